@@ -31,8 +31,13 @@ pub enum Body {
 
 impl Body {
     pub(super) fn whole(text: String) -> Self {
-        Self::Whole(Some(text.into()))
+        Self::Whole(Some(kept(text)))
     }
+}
+
+/// A text that waits for its client. What was allocated beyond it would not count.
+fn kept(text: String) -> Bytes {
+    text.into_boxed_str().into_boxed_bytes().into()
 }
 
 /// The lines of a stream.
@@ -201,7 +206,7 @@ impl Lines {
                 let mut writer = Writer::of_stream(self.route.output, message);
                 // One piece, so that it is one chunk: some clients take a chunk for a document.
                 while writer.write(&mut text, usize::MAX) {}
-                Poll::Ready(Some(text.into()))
+                Poll::Ready(Some(kept(text)))
             }
             Some(Err(status)) => self.poll_end(&status),
             None => {

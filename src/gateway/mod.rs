@@ -137,7 +137,7 @@ impl Gateway {
         let Some(route) = route(parts.uri.path()) else {
             return Err(Status::not_found("Not Found"));
         };
-        if parts.method != Method::POST {
+        if parts.method != Method::POST || request::is_overridden(&parts.headers) {
             return Err(Status::unimplemented("Method Not Allowed"));
         }
         let mut call = request::call(route, &parts.headers)?;

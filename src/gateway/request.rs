@@ -24,6 +24,13 @@ const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// What gRPC itself uses of HTTP's headers; the client's own are no metadata.
 const RESERVED: [&str; 4] = ["content-type", "te", "user-agent", "host"];
 
+/// Headers that become metadata without the prefix.
+const PASSED_AS_THEY_ARE: [HeaderName; 3] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+];
+
 /// The call that a request to the route makes, without its messages.
 pub(super) fn call<B>(route: &Route, headers: &HeaderMap) -> Result<Request<Body<B>>, Status> {
     let mut call = Request::new(Body::One(None));
@@ -32,11 +39,15 @@ pub(super) fn call<B>(route: &Route, headers: &HeaderMap) -> Result<Request<Body
     let metadata = call.headers_mut();
     metadata.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     for (name, value) in headers {
+        if PASSED_AS_THEY_ARE.contains(name) && !is_printable(value) {
+            return Err(Status::internal(format!(
+                "header key \"{name}\" contains value with non-printable ASCII characters"
+            )));
+        }
         if *name == AUTHORIZATION {
             metadata.append(AUTHORIZATION, value.clone());
         } else if let Some(name) = name.as_str().strip_prefix(METADATA)
-            && !name.starts_with("grpc-")
-            && !RESERVED.contains(&name)
+            && is_metadata(name, value)?
             && let Ok(name) = HeaderName::try_from(name)
         {
             metadata.append(name, value.clone());
@@ -44,9 +55,9 @@ pub(super) fn call<B>(route: &Route, headers: &HeaderMap) -> Result<Request<Body
     }
     let stated = headers.get(TIMEOUT).filter(|stated| !stated.is_empty());
     let limit = stated.map(|stated| {
-        timeout(stated.as_bytes()).ok_or_else(|| {
-            let stated = String::from_utf8_lossy(stated.as_bytes());
-            Status::invalid_argument(format!("invalid grpc-timeout: {stated}"))
+        timeout(stated.as_bytes()).ok_or_else(|| match std::str::from_utf8(stated.as_bytes()) {
+            Ok(stated) => Status::invalid_argument(format!("invalid grpc-timeout: {stated}")),
+            Err(_) => Status::internal("failed to marshal error message"),
         })
     });
     if let Some(limit) = limit.transpose()?.flatten() {
@@ -62,6 +73,49 @@ pub(super) fn call<B>(route: &Route, headers: &HeaderMap) -> Result<Request<Body
         }
     }
     Ok(call)
+}
+
+/// Whether a POST stands for another method. grpc-gateway lets clients of forms say so.
+pub(super) fn is_overridden(headers: &HeaderMap) -> bool {
+    let is_form = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes() == b"application/x-www-form-urlencoded");
+    let method = headers.get("x-http-method-override").map_or(&b""[..], HeaderValue::as_bytes);
+    is_form && !method.is_empty() && !method.eq_ignore_ascii_case(b"POST")
+}
+
+fn is_printable(value: &HeaderValue) -> bool {
+    value.as_bytes().iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Whether a header with this name behind the prefix becomes metadata. As in grpc-gateway, what gRPC
+/// cannot carry is passed over, and faults are errors where it decodes or sends them.
+fn is_metadata(name: &str, value: &HeaderValue) -> Result<bool, Status> {
+    if name.is_empty() {
+        return Err(Status::internal("there is an empty key in the header"));
+    }
+    let is_binary = name.ends_with("-bin");
+    if is_binary && let Some(at) = rpc::illegal_base64(value.as_bytes()) {
+        let name = canonical(&format!("{METADATA}{name}"));
+        return Err(Status::invalid_argument(format!(
+            "invalid binary header {name}: illegal base64 data at input byte {at}"
+        )));
+    }
+    let may_be = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    Ok(name.bytes().all(may_be)
+        && (is_binary || is_printable(value))
+        && !name.starts_with("grpc-")
+        && !RESERVED.contains(&name))
+}
+
+/// A header's name as Go writes it: each word begins with a capital letter.
+fn canonical(name: &str) -> String {
+    let mut is_first = true;
+    let letters = name.chars().map(|letter| {
+        let is_capital = std::mem::replace(&mut is_first, letter == '-');
+        if is_capital { letter.to_ascii_uppercase() } else { letter }
+    });
+    letters.collect()
 }
 
 /// The time that a header `Grpc-Timeout` states: a number and a unit. Zero is none, a negative one is
@@ -90,7 +144,7 @@ pub(super) fn document_bytes_max(message_bytes_max: usize) -> usize {
 }
 
 /// Reads all of a body. Fails above twice `bytes_max`, the size of a message, and after
-/// `REQUEST_BODY_TIMEOUT`.
+/// `REQUEST_BODY_TIMEOUT`. A fault behind a whole document is as good as the body's end.
 pub(super) async fn whole<B>(
     mut body: B,
     mut incomplete: Box<dyn Incomplete>,
@@ -104,21 +158,31 @@ where
     let reading = async {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
-        while let Some(frame) = next(&mut body, &*incomplete).await? {
+        loop {
+            let frame = match next(&mut body, &*incomplete).await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(why) => {
+                    let came = if all.is_empty() { &first[..] } else { &all[..] };
+                    match Scanner::default().feed(came) {
+                        Ok(None) => return Err(why),
+                        Ok(Some(_)) | Err(_) => break,
+                    }
+                }
+            };
             let Ok(data) = frame.into_data() else { continue };
-            if all.is_empty() && first.is_empty() {
+            // A body of one frame is not copied; of another, a frame would keep all of the memory
+            // that it was read into.
+            if all.is_empty() && body.is_end_stream() {
                 first = data;
             } else {
-                if all.is_empty() {
-                    all.extend_from_slice(&std::mem::take(&mut first));
-                }
                 all.extend_from_slice(&data);
             }
             let bytes = first.len() + all.len();
             if bytes > most {
                 return Err(rpc::too_large(bytes, bytes_max));
             }
-            incomplete.set(if body.is_end_stream() { 0 } else { bytes });
+            incomplete.set(if body.is_end_stream() { 0 } else { all.capacity() });
         }
         Ok(if all.is_empty() { first } else { all.freeze() })
     };
@@ -221,6 +285,12 @@ impl<B> Documents<B> {
         self.seen = 0;
         Ok(Some(frame(&message)))
     }
+
+    /// Counts the memory of what has arrived, which may be twice as large as that.
+    fn count(&mut self) {
+        let is_empty = self.buffer.is_empty();
+        self.incomplete.set(if is_empty { 0 } else { self.buffer.capacity() });
+    }
 }
 
 impl<B> HttpBody for Body<B>
@@ -242,7 +312,7 @@ where
         loop {
             match documents.take() {
                 Ok(Some(message)) => {
-                    documents.incomplete.set(documents.buffer.len());
+                    documents.count();
                     return Poll::Ready(Some(Ok(Frame::data(message))));
                 }
                 Ok(None) => {}
@@ -264,7 +334,7 @@ where
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         documents.buffer.extend_from_slice(&data);
-                        documents.incomplete.set(documents.buffer.len());
+                        documents.count();
                     }
                 }
                 Some(Err(_)) | None => documents.body = None,

@@ -31,7 +31,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Deadline, String> {
                 Err(why) => Some(format!("malformed grpc-timeout: {why}")),
             };
         }
-        let at = if name.ends_with(BINARY) { illegal(value)? } else { return None };
+        let at = if name.ends_with(BINARY) { illegal_base64(value)? } else { return None };
         let (value, name) = (go::quote(value), go::quote(name));
         Some(format!(
             "malformed binary metadata {value} in header {name}: illegal base64 data at input byte \
@@ -66,7 +66,7 @@ fn parse(text: &[u8]) -> Result<Duration, String> {
 
 /// The offset of the first byte that grpc-go's decoder of binary metadata refuses. It expects
 /// padding if the length is a multiple of four, and none otherwise.
-fn illegal(text: &[u8]) -> Option<usize> {
+pub fn illegal_base64(text: &[u8]) -> Option<usize> {
     let is_padded = text.len().is_multiple_of(4);
     let padding = text.iter().rev().take_while(|byte| is_padded && **byte == b'=').count().min(2);
     let digits = &text[..text.len() - padding];

@@ -43,6 +43,7 @@ use crate::node::Node;
 pub use answer::{Body, BoxError, Output, PREFIX_BYTES};
 pub use auth::CommonName;
 pub use error::{Error, status};
+pub use metadata::illegal_base64;
 pub use request::{discard, too_large};
 pub use routes::{METHODS, enable_handling_seconds};
 

@@ -333,7 +333,10 @@ async fn metadata_comes_from_headers() {
         ("Grpc-Metadata-Hasleader: true\r\n", 200, Value::Null),
         ("Grpc-Metadata-Client-Api-Version: 3.7\r\n", 200, Value::Null),
         ("Grpc-Metadata-X-Bin: AAA=\r\n", 200, Value::Null),
-        ("Grpc-Metadata-X-Bin: !\r\n", 500, 13.into()),
+        ("Grpc-Metadata-X-Bin: !\r\n", 400, 3.into()),
+        ("Grpc-Metadata-:path: x\r\n", 500, 13.into()),
+        ("Grpc-Metadata-Token: \u{e9}\r\n", 200, Value::Null),
+        ("Authorization: \u{e9}\r\n", 500, 13.into()),
         ("Grpc-Metadata-Grpc-Encoding: x\r\nGrpc-Metadata-Te: x\r\n", 200, Value::Null),
     ] {
         let answer = ask(&member, "POST", "/v3/kv/range", header, range).await;
