@@ -20,17 +20,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONTENT_TYPE, HOST, HeaderValue, LOCATION, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+    CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION, ORIGIN, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body_util::Full;
 
 use crate::metrics;
 use crate::node::Node;
 
-pub use form::{is_unclean, refused_by_form};
+pub use form::{canonicalize, is_host, is_unclean, refused_by_form, refused_expectation};
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -74,6 +74,9 @@ impl Http {
 
     /// Answers a request by its head. `is_secured` says whether it came over TLS.
     pub async fn answer(&self, port: Port, is_secured: bool, parts: &Parts) -> Answer {
+        if parts.uri.path() == "*" && parts.method == Method::OPTIONS {
+            return Answer::default();
+        }
         match port {
             Port::Client => {}
             Port::Metrics | Port::Peer => return self.route(port, parts).await,
@@ -93,7 +96,16 @@ impl Http {
     async fn route(&self, port: Port, parts: &Parts) -> Answer {
         let path = parts.uri.path();
         let get = parts.method == Method::GET;
+        if path == "*" {
+            let mut answer = Answer::default();
+            *answer.status_mut() = StatusCode::BAD_REQUEST;
+            if parts.version <= Version::HTTP_11 {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return answer;
+        }
         if port != Port::Peer
+            && parts.method != Method::CONNECT
             && let Some(clean) = form::cleaned(path)
         {
             return redirect(parts, &clean);
@@ -243,8 +255,9 @@ pub fn overloaded() -> Answer {
     error(StatusCode::SERVICE_UNAVAILABLE, "too many requests")
 }
 
-/// Redirects to the cleaned path, as Go's server does.
+/// Redirects to the cleaned path, as Go's server does, which escapes it once more.
 fn redirect(parts: &Parts, path: &str) -> Answer {
+    let path = path.replace('%', "%25");
     let query = parts.uri.query().map_or(String::new(), |query| format!("?{query}"));
     let place = format!("{path}{query}");
     let escaped = place.replace('&', "&amp;").replace('"', "&#34;").replace('\'', "&#39;");

@@ -214,6 +214,29 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// Bytes that are read ahead from an HTTP/1.1 client while a stream is answered, to see whether it
 /// hangs up.
 pub const LINE_AHEAD_BYTES_MAX: usize = 16 << 10;
+/// Bytes of the head of an HTTP/1.1 request: Go's bound and the buffer that it adds.
+pub const HTTP1_HEAD_BYTES_MAX: usize = (1 << 20) + 4096;
+/// Header lines that reach hyper: as many as it reads without allocating for them.
+pub const HTTP1_HEAD_LINES_MAX: usize = 100;
+/// A longer head reaches hyper only with the headers that something looks at, so that what nobody
+/// looks at takes no memory beside an answer that lasts.
+pub const HTTP1_HEAD_TRIMMED_BYTES: usize = 16 << 10;
+/// Bytes of a head that reaches hyper, in which tokens are the largest part.
+pub const HTTP1_HEAD_PASSED_BYTES_MAX: usize = 64 << 10;
+/// hyper's buffer for one connection: hyper refuses a head that fills it, and more than a head may
+/// be in it.
+pub const HTTP1_BUFFER_BYTES_MAX: usize = 128 << 10;
+/// Bytes of a path and query: the `http` crate takes no more than 65,534.
+pub const HTTP1_TARGET_BYTES_MAX: usize = 60_000;
+/// Bytes of the first line by which etcd's multiplexer tells HTTP/1 from other protocols.
+pub const HTTP1_LINE_SNIFFED_BYTES_MAX: usize = 4096;
+/// How long a client is read after its request was refused: Go's time.
+pub const REFUSED_PATIENCE: Duration = Duration::from_millis(500);
+/// Bytes of a line between two chunks, of all lines behind the last, and of what is no data above
+/// what an honest client sends: Go's.
+pub const CHUNK_LINE_BYTES_MAX: usize = 4096;
+pub const TRAILER_BYTES_MAX: usize = 4096;
+pub const CHUNK_EXCESS_BYTES_MAX: u64 = 16 << 10;
 /// How long a WebSocket's close frame may take to be sent.
 pub const WEBSOCKET_CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that are read from a WebSocket at once: an idle one keeps as many.

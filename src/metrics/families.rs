@@ -205,6 +205,8 @@ families! {
         "Bytes of requests that have come and are not read.";
     unread_closed: counter "rusd_network_client_unread_closed_total"
         "Connections closed because their requests could not be read while all held too much.";
+    http_refused: counter "rusd_network_client_http_refused_total"
+        "Requests of HTTP/1.1 refused by their heads.";
     known_peers: gauges "etcd_network_known_peers" "1 for each known peer.", ["Local", "Remote"];
     active_peers: gauges "etcd_network_active_peers" "1 for each peer whose streams are read.",
         ["Local", "Remote"];

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as HttpBody;
@@ -25,7 +25,8 @@ use tokio::sync::watch;
 use super::charged::{AnswerBody, ChargedBody, OfAccount};
 use super::executor::Requests;
 use super::io::{Calls, ClientStream, PREFACE, PollTurns};
-use super::line::ClientLine;
+use super::line::{ClientLine, LineBody};
+use super::measured::{self, Excess, Measured};
 use super::outbox::{Account, AnswerSize};
 use super::services::{Keepalive, Services, stopping};
 use super::unfinished::CountedRequestBody;
@@ -33,7 +34,9 @@ use super::unread::UnreadRequestBody;
 use super::websocket;
 use super::write_limit::WriteLimit;
 use crate::gateway::{self, Gateway, Line};
-use crate::http::{Http, Port, error, is_unclean, overloaded, refused_by_form};
+use crate::http::{
+    Http, Port, canonicalize, error, is_unclean, overloaded, refused_by_form, refused_expectation,
+};
 use crate::rpc::CommonName;
 use crate::supervise::Supervisor;
 use crate::tls::Replay;
@@ -133,19 +136,14 @@ async fn http2_connection<S>(
                     rpc.call(request).await.map(AnswerBody::Grpc)
                 }
                 (Some(_), false) => rpc::too_many_requests().map(AnswerBody::Grpc),
-                (None, true) => {
-                    let is_head = request.method() == Method::HEAD;
-                    let answer = front.answer(request, kind, &account, None).await;
-                    // Over HTTP/1.1 hyper leaves the body out by itself.
-                    if is_head { without_body(answer) } else { answer }
-                }
+                (None, true) => front.http2(request, kind, &account).await?,
                 (None, false) => {
                     rpc::discard(request.into_body()).await;
                     overloaded().map(AnswerBody::Http)
                 }
             };
             let counted = |body| ChargedBody::new(body, kind, Some(open), begun, account);
-            Ok::<_, Infallible>(answer.map(counted))
+            Ok::<_, h2::Error>(answer.map(counted))
         }
     });
     let builder = http2(keepalive, supervisor);
@@ -182,24 +180,33 @@ async fn http1_connection<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let account = services.outbox.open();
-    let line = ClientLine::new(stream, Arc::clone(&account));
+    // etcd looks for HTTP/1 on such a port before it hands the connection to Go's server.
+    let is_sniffed = services.port == Port::Client && !origin.is_secured;
+    let line = ClientLine::new(stream, Arc::clone(&account), is_sniffed);
+    let read = line.clone();
     let front = Front::new(&services, origin);
     let (of_calls, of_answers) = (Arc::clone(&account), line.clone());
     let upgraded: Arc<Mutex<Option<websocket::Job>>> = Arc::default();
     let upgrade = Arc::clone(&upgraded);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (front, account, line) = (front.clone(), Arc::clone(&of_calls), of_answers.clone());
         let upgrade = Arc::clone(&upgrade);
+        canonicalize(&mut request, front.gateway.is_some());
         async move {
+            let asking = request.headers().contains_key(UPGRADE).then(|| line.clone());
             let kind = AnswerSize::of(Gateway::call_of(request.uri().path()));
             let begun = account.begin();
-            let answer = match refused_by_form(front.port, &request) {
+            let request = request.map(|body| LineBody::new(body, line.clone()));
+            let answer = match refused_expectation(request.headers()) {
                 Some(refusal) => refusal.map(AnswerBody::Http),
                 None if websocket::is_asked(&request) => {
                     front.upgrade(request, kind, &account, &upgrade).await
                 }
                 None => front.answer(request, kind, &account, Some(Arc::new(line))).await,
             };
+            if let Some(line) = asking {
+                line.answered(answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+            }
             let counted = |body| ChargedBody::new(body, kind, None, begun, account);
             Ok::<_, Infallible>(answer.map(counted))
         }
@@ -221,6 +228,8 @@ async fn http1_connection<S>(
             () = stopping(&mut stop) => {}
             () = account.closing() => {}
         }
+    } else if has_ended {
+        read.linger().await;
     }
 }
 
@@ -234,7 +243,7 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let (http, peers) = (Arc::clone(&http), Arc::clone(&peers));
         async move {
-            if let Some(refusal) = refused_by_form(Port::Peer, &request) {
+            if let Some(refusal) = refused_by_form(&request) {
                 return Ok(refusal.map(Either::Right));
             }
             let answer: Response<_> = match is_raft(request.uri().path()) {
@@ -254,6 +263,7 @@ fn http1(header_timeout: Duration) -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
+        .max_buf_size(limits::HTTP1_BUFFER_BYTES_MAX)
         // A client that closes its side after its request still waits for the answer.
         .half_close(true)
         .title_case_headers(true);
@@ -277,33 +287,42 @@ impl Front {
     }
 
     /// Answers a request for a WebSocket, and leaves what follows in `upgrade`.
-    async fn upgrade(
+    async fn upgrade<B>(
         &self,
-        request: Request<Incoming>,
+        request: Request<B>,
         kind: AnswerSize,
         account: &Arc<Account>,
         upgrade: &Mutex<Option<websocket::Job>>,
-    ) -> Response<AnswerBody> {
-        let origins = self.http.origins(request.headers());
-        let Some(gateway) = self.gateway_of(request.uri().path()) else {
+    ) -> Response<AnswerBody>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<rpc::BoxError> + Send + Sync,
+    {
+        let is_options = request.method() == Method::OPTIONS;
+        let gateway = self.gateway_of(request.uri().path()).filter(|_| !is_options);
+        let Some(gateway) = gateway else {
             return self.answer(request, kind, account, None).await;
         };
         let (parts, body) = request.into_parts();
         if let Some(refusal) = self.refuse(gateway, &parts) {
             return refusal.map(AnswerBody::Http);
         }
+        let origins = self.http.origins(&parts.headers);
         let request = Request::from_parts(parts, body);
         let origin = origin(kind, account, None);
         let part = account.unfinished().incomplete();
-        let Some((answer, call)) = websocket::accept(gateway, request, origin, part) else {
-            let mut answer = Response::new(AnswerBody::Http(Full::from("Bad Request\n")));
-            *answer.status_mut() = StatusCode::BAD_REQUEST;
-            return answer;
-        };
-        *upgrade.lock() = Some(call);
-        let mut answer = answer.map(|()| AnswerBody::Http(Full::default()));
-        answer.headers_mut().extend(origins);
-        answer
+        match websocket::accept(gateway, request, origin, part) {
+            Ok((answer, call)) => {
+                *upgrade.lock() = Some(call);
+                answer.map(|()| AnswerBody::Http(Full::default()))
+            }
+            Err(status) => {
+                let mut refusal = error(status, status.canonical_reason().unwrap_or(""));
+                refusal.headers_mut().extend(origins);
+                refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, websocket::VERSION);
+                refusal.map(AnswerBody::Http)
+            }
+        }
     }
 
     /// The gateway, if the path is its.
@@ -321,6 +340,30 @@ impl Front {
         })
     }
 
+    /// Answers a request of HTTP/2. The error resets the stream.
+    async fn http2<B>(
+        &self,
+        mut request: Request<B>,
+        kind: AnswerSize,
+        account: &Arc<Account>,
+    ) -> Result<Response<AnswerBody>, h2::Error>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<rpc::BoxError> + Send + Sync,
+    {
+        canonicalize(&mut request, self.gateway.is_some());
+        let is_head = request.method() == Method::HEAD;
+        let (parts, body) = request.into_parts();
+        let excess = Excess::default();
+        let body = Measured::new(&parts.headers, body, excess.clone())?;
+        let answer = self.answer(Request::from_parts(parts, body), kind, account, None).await;
+        if excess.is_there() {
+            return Err(measured::reset());
+        }
+        // Over HTTP/1.1 hyper leaves the body out by itself.
+        Ok(if is_head { without_body(answer) } else { answer })
+    }
+
     async fn answer<B>(
         &self,
         request: Request<B>,
@@ -334,7 +377,7 @@ impl Front {
     {
         let Some(gateway) = self.gateway_of(request.uri().path()) else {
             let (parts, body) = request.into_parts();
-            rpc::discard(body).await;
+            discard(&parts, body).await;
             let answer = self.http.answer(self.port, self.origin.is_secured, &parts).await;
             return answer.map(AnswerBody::Http);
         };
@@ -342,11 +385,11 @@ impl Front {
         let origins = self.http.origins(&parts.headers);
         let mut answer = match self.refuse(gateway, &parts) {
             Some(refusal) => {
-                rpc::discard(body).await;
+                discard(&parts, body).await;
                 return refusal.map(AnswerBody::Http);
             }
             None if parts.method == Method::OPTIONS => {
-                rpc::discard(body).await;
+                discard(&parts, body).await;
                 Response::new(AnswerBody::Http(Full::default()))
             }
             None => {
@@ -356,6 +399,13 @@ impl Front {
         };
         answer.headers_mut().extend(origins);
         answer
+    }
+}
+
+/// Reads a body that nobody looks at, unless its client sends it only if it is wanted.
+async fn discard<B: HttpBody<Data = Bytes> + Unpin>(parts: &Parts, body: B) {
+    if !parts.headers.contains_key(EXPECT) {
+        rpc::discard(body).await;
     }
 }
 

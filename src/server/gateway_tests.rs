@@ -390,10 +390,16 @@ async fn a_websocket_carries_documents_and_lines() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_that_is_too_long_or_faulty_ends_its_socket_with_a_reason() {
     let member = Member::start("").await;
-    for (frame, code) in [
+    for (frame, code, reason) in [
         // A text of a terabyte, and one without a mask.
-        (&b"\x81\xff\0\0\x01\0\0\0\0\0\0\0\0\0{"[..], 1009_u16),
-        (b"\x81\x02{}", 1002),
+        (&b"\x81\xff\0\0\x01\0\0\0\0\0\0\0\0\0{"[..], 1009_u16, ""),
+        (b"\x81\x02{}", 1002, "bad MASK"),
+        (b"\x81\x81\0\0\0\0\xff", 1002, ""),
+        (b"\xc1\x82\0\0\0\0{}", 1002, "RSV1 set"),
+        (b"\x83\x80\0\0\0\0", 1002, "bad opcode 3"),
+        (b"\x80\x80\0\0\0\0", 1002, "continuation after FIN"),
+        (b"\x09\x80\0\0\0\0", 1002, "FIN not set on control"),
+        (b"\x01\x81\0\0\0\0{\x81\x81\0\0\0\0}", 1002, "data before FIN"),
     ] {
         let mut stream = connect(&member, OPEN).await;
         stream.write_all(frame).await.unwrap();
@@ -401,7 +407,8 @@ async fn a_frame_that_is_too_long_or_faulty_ends_its_socket_with_a_reason() {
         let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer));
         // The end may be a reset, since the rest of the frame was not read.
         let _ = end.await.expect("the socket ends");
-        let close = [&[0x88, 2][..], &code.to_be_bytes()].concat();
+        let length = u8::try_from(2 + reason.len()).unwrap();
+        let close = [&[0x88, length][..], &code.to_be_bytes(), reason.as_bytes()].concat();
         assert!(answer.ends_with(&close), "{code}: {answer:?}");
     }
     member.put("a", "1").await;

@@ -37,6 +37,7 @@ mod file;
 mod flags;
 #[cfg(test)]
 mod gateway_tests;
+mod heads;
 #[cfg(test)]
 mod hostile_snapshot_tests;
 mod hpack;
@@ -50,6 +51,7 @@ mod listen;
 mod load;
 mod log;
 mod malloc;
+mod measured;
 mod member;
 mod member_list;
 mod notify;

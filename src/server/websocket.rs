@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::header::{
-    AUTHORIZATION, CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    AUTHORIZATION, CONNECTION, COOKIE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
@@ -28,6 +29,7 @@ use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
@@ -42,51 +44,53 @@ pub(super) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What RFC 6455 adds to the client's key before it is hashed.
 const ACCEPT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const BEARER: &str = "Bearer";
+/// The version of the protocol.
+pub(super) const VERSION: HeaderValue = HeaderValue::from_static("13");
 /// A client's control frame before its payload: type, length and mask.
 const CONTROL_HEAD_BYTES: usize = 6;
 
 /// Whether a request asks for a WebSocket.
 pub(super) fn is_asked<B>(request: &Request<B>) -> bool {
-    let has_word = |name, word: &str| {
-        let values = request.headers().get_all(name).iter();
-        values
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| value.split(',').any(|have| have.trim().eq_ignore_ascii_case(word)))
-    };
-    has_word(CONNECTION, "upgrade") && has_word(UPGRADE, "websocket")
+    let headers = request.headers();
+    has_word(headers, CONNECTION, "upgrade") && has_word(headers, UPGRADE, "websocket")
+}
+
+fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|have| have.trim().eq_ignore_ascii_case(word))
 }
 
 /// The answer that accepts a request for a WebSocket, and the call that follows. `part` counts what
-/// comes of a message before it is whole. None if the request is not RFC 6455's.
+/// comes of a message before it is whole. The error is the status of a refusal.
 pub(super) fn accept<B>(
     gateway: &Arc<Gateway>,
     mut request: Request<B>,
     origin: gateway::Origin,
     part: Box<dyn gateway::Incomplete>,
-) -> Option<(Response<()>, Job)> {
+) -> Result<(Response<()>, Job), StatusCode> {
     let headers = request.headers();
-    let key = headers.get(SEC_WEBSOCKET_KEY)?.clone();
-    let is_version = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    if request.method() != Method::GET || !is_version {
-        return None;
+    if request.method() != Method::GET {
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes()));
+    let key = key.filter(|_| has_word(headers, SEC_WEBSOCKET_VERSION, "13"));
+    let key = key.ok_or(StatusCode::BAD_REQUEST)?;
     let mut answer = Response::new(());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let hash = Sha1::new().chain_update(key.as_bytes()).chain_update(ACCEPT).finalize();
-    let accepted = HeaderValue::try_from(STANDARD.encode(hash)).ok()?;
     let own = answer.headers_mut();
     own.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     own.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    own.insert(SEC_WEBSOCKET_ACCEPT, accepted);
+    if let Ok(accepted) = HeaderValue::try_from(STANDARD.encode(hash)) {
+        own.insert(SEC_WEBSOCKET_ACCEPT, accepted);
+    }
+    let protocols = headers.get(SEC_WEBSOCKET_PROTOCOL).map_or(&b""[..], HeaderValue::as_bytes);
+    if protocols.starts_with(BEARER.as_bytes()) {
+        own.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(BEARER));
+    }
     let mut of_call = HeaderMap::new();
-    // A browser can set no other header, so the token comes as a second protocol.
-    let protocols = headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|names| names.to_str().ok());
-    if let Some(names) = protocols {
-        let token = names.replacen(',', " ", 1).split_whitespace().collect::<Vec<_>>().join(" ");
-        of_call.insert(AUTHORIZATION, HeaderValue::try_from(token).ok()?);
-        if names.starts_with(BEARER) {
-            own.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(BEARER));
-        }
+    if let Some(token) = token(headers).and_then(|token| HeaderValue::from_bytes(&token).ok()) {
+        of_call.insert(AUTHORIZATION, token);
     }
     let upgrading = hyper::upgrade::on(&mut request);
     let (mut parts, _) = request.into_parts();
@@ -103,7 +107,45 @@ pub(super) fn accept<B>(
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
         call(gateway, parts, socket, unfinished, origin).await;
     };
-    Some((answer, Box::pin(job)))
+    Ok((answer, Box::pin(job)))
+}
+
+/// Whether a client's key is the base64 of 16 bytes.
+fn is_key(key: &[u8]) -> bool {
+    const LOOSE: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
+    LOOSE.decode(key).is_ok_and(|bytes| bytes.len() == 16)
+}
+
+/// The value of `Authorization` for the call. A browser can set no such header, so the token comes
+/// in the cookie `token`, or else as a second protocol.
+fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let cookies = headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|cookies| cookies.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii));
+    let is_value = |value: &&[u8]| {
+        value.iter().all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\".contains(byte))
+    };
+    let unquoted = |value: &'_ [u8]| -> Vec<u8> {
+        let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        inner.unwrap_or(value).to_vec()
+    };
+    let value = cookies.filter_map(|cookie| cookie.strip_prefix(b"token="));
+    let value = value.map(unquoted).find(|value| is_value(&value.as_slice()));
+    if let Some(value) = value {
+        return Some([BEARER.as_bytes(), b" ", &value].concat());
+    }
+    let names = headers.get(SEC_WEBSOCKET_PROTOCOL).filter(|names| !names.is_empty())?;
+    let names = names.as_bytes();
+    let mut behind = (0..names.len()).map(|at| &names[at..]);
+    let token = behind.find_map(|names| names.strip_prefix(b"Bearer,"));
+    Some(match token {
+        Some(token) => [BEARER.as_bytes(), b" ", token.trim_ascii()].concat(),
+        None => Vec::new(),
+    })
 }
 
 async fn call<S>(
@@ -117,24 +159,26 @@ async fn call<S>(
 {
     let (mut to_client, mut from_client) = socket.split();
     let (documents, body) = mpsc::channel(1);
-    // Resolves with the reason for which the socket is closed.
+    // Resolves with the code and the reason with which the socket is closed.
     let asked = async {
         loop {
             let message = tokio::select! {
                 message = from_client.next() => message,
-                () = unfinished.given_up() => return CloseCode::Policy,
+                () = unfinished.given_up() => return (CloseCode::Policy, "".into()),
             };
             let mut document = match message {
                 Some(Ok(Message::Text(text))) => BytesMut::from(Bytes::from(text)),
                 Some(Ok(Message::Binary(bytes))) => BytesMut::from(bytes),
-                Some(Ok(Message::Close(_))) | None => return CloseCode::Normal,
+                Some(Ok(Message::Close(_))) | None => {
+                    return (CloseCode::Normal, "".into());
+                }
                 Some(Ok(control)) => {
                     // It may stand between the parts of a message.
                     unfinished.pass(CONTROL_HEAD_BYTES + control.len());
                     continue;
                 }
-                Some(Err(Error::Capacity(_))) => return CloseCode::Size,
-                Some(Err(_)) => return CloseCode::Protocol,
+                Some(Err(Error::Capacity(_))) => return (CloseCode::Size, "".into()),
+                Some(Err(error)) => return (CloseCode::Protocol, reason(&error)),
             };
             unfinished.begin_anew();
             document.extend_from_slice(b"\n");
@@ -142,21 +186,27 @@ async fn call<S>(
             let _ = documents.send(document.freeze()).await;
         }
     };
+    let unsent = Arc::clone(&origin.unsent);
     let answered = async {
         let mut answer = gateway.answer(parts, Documents(body), origin).await.into_body();
         while let Some(Ok(frame)) = answer.frame().await {
             let Ok(data) = frame.into_data() else { continue };
-            let line = String::from_utf8_lossy(data.trim_ascii_end()).into_owned();
-            if to_client.send(Message::text(line)).await.is_err() {
+            // Counted twice, since the socket keeps a copy until all of it is sent.
+            let copy = unsent.charge(data.clone());
+            let line = unsent.charge(data.slice(..data.trim_ascii_end().len()));
+            let Ok(line) = Utf8Bytes::try_from(line) else { return };
+            let sent = to_client.send(Message::Text(line)).await;
+            drop(copy);
+            if sent.is_err() {
                 return;
             }
         }
     };
-    let code = tokio::select! {
-        code = asked => code,
-        () = answered => CloseCode::Normal,
+    let (code, reason) = tokio::select! {
+        end = asked => end,
+        () = answered => (CloseCode::Normal, "".into()),
     };
-    let close = Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::default() }));
+    let close = Message::Close(Some(CloseFrame { code, reason }));
     let closing = async {
         if to_client.send(close).await.is_err() {
             // The answer to the client's close frame is on its way already.
@@ -164,6 +214,23 @@ async fn call<S>(
         }
     };
     drop(tokio::time::timeout(limits::WEBSOCKET_CLOSE_PATIENCE, closing).await);
+}
+
+/// What is wrong with a frame, in the words of etcd's library.
+fn reason(error: &Error) -> Utf8Bytes {
+    let Error::Protocol(error) = error else { return Utf8Bytes::default() };
+    match error {
+        ProtocolError::UnmaskedFrameFromClient => "bad MASK".into(),
+        ProtocolError::NonZeroReservedBits => "RSV1 set".into(),
+        ProtocolError::FragmentedControlFrame => "FIN not set on control".into(),
+        ProtocolError::ControlFrameTooBig => "len > 125 for control".into(),
+        ProtocolError::UnexpectedContinueFrame => "continuation after FIN".into(),
+        ProtocolError::ExpectedFragment(_) => "data before FIN".into(),
+        ProtocolError::UnknownControlFrameType(code)
+        | ProtocolError::UnknownDataFrameType(code)
+        | ProtocolError::InvalidOpcode(code) => format!("bad opcode {code}").into(),
+        _ => Utf8Bytes::default(),
+    }
 }
 
 /// Counts what has come since the last whole message. It may be a part of the next one, which

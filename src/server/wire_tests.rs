@@ -463,6 +463,26 @@ async fn a_body_that_comes_late_is_awaited() {
     member.stop().await;
 }
 
+/// gRPC does not look at the stated length; Go's HTTP server does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_longer_than_stated_resets_its_stream() {
+    let member = Member::start("").await;
+    for (stated, is_taken) in
+        [("14", true), ("20", true), ("5", false), ("0", false), ("+14", false)]
+    {
+        let (stream, _stop) = secured(&member).await;
+        let mut client = Client::greet(stream).await;
+        let length = field(b"content-length", stated.as_bytes());
+        let block = request("/v3/kv/range", &field(b":authority", b"a"), &length);
+        client.send(HEADERS, END_HEADERS, 1, &block).await;
+        client.send(DATA, END_STREAM, 1, br#"{"key":"YQ=="}"#).await;
+        let mut kinds: Vec<u8> = client.answer(1).await.iter().map(|frame| frame.kind).collect();
+        kinds.retain(|kind| *kind != WINDOW_UPDATE);
+        assert_eq!(kinds, if is_taken { vec![HEADERS, DATA] } else { vec![RESET] }, "{stated}");
+    }
+    member.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_of_hosts_is_for_plain_connections() {
     let member = Member::start("--host-whitelist a.example").await;

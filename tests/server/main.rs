@@ -6,6 +6,7 @@ mod bounds;
 mod child;
 mod fixture;
 mod flags;
+mod http1;
 mod input;
 mod logins;
 #[allow(dead_code, reason = "a suite needs a part of it")]
