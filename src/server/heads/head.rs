@@ -117,6 +117,30 @@ pub(super) fn is_http1(bytes: &[u8]) -> bool {
     line.is_some_and(|(line, _)| Request::of(line, true) != Err(SILENT))
 }
 
+/// Judges a head that begins here and its length, if it is complete, passes as it is and has nothing
+/// odd; None if it needs a closer look. Most heads do not, and each byte is looked at once.
+pub(super) fn plain(bytes: &[u8]) -> Option<(usize, Judged)> {
+    let mut at = line_end(bytes)?;
+    let request = Request::of(&bytes[..at], false).ok()?;
+    let mut seen = Seen::default();
+    loop {
+        let rest = &bytes[at + 2..];
+        if rest.starts_with(b"\r\n") {
+            at += 4;
+            break;
+        }
+        let colon = rest.iter().position(|byte| !is_token(*byte))?;
+        if colon == 0 || rest[colon] != b':' {
+            return None;
+        }
+        let end = colon + 1 + line_end(&rest[colon + 1..])?;
+        seen.note(&rest[..colon], &rest[colon + 1..end]).ok()?;
+        at += 2 + end;
+    }
+    let judged = seen.judged(&request).ok()?;
+    (!is_changed(&seen, &request, at)).then_some((at, judged))
+}
+
 /// Judges a complete head.
 pub(super) fn judge(head: &[u8], is_sniffed: bool) -> Result<Judged, Refusal> {
     if is_sniffed && let Some(SILENT) = refused_line(head, true) {
@@ -131,30 +155,31 @@ pub(super) fn judge(head: &[u8], is_sniffed: bool) -> Result<Judged, Refusal> {
     for field in Fields(Lines(rest)) {
         seen.look(&field?)?;
     }
-    let length = seen.length(&request)?;
-    if request.major != 1 {
-        return Err(BAD_VERSION);
+    let judged = seen.judged(&request)?;
+    if !is_changed(&seen, &request, head.len()) {
+        return Ok(judged);
     }
-    match seen.hosts {
-        0 if request.minor > 0 && request.method != b"CONNECT" => return Err(NO_HOST),
-        1 if !seen.is_host => return Err(BAD_HOST),
-        _ if seen.has_bad_name => return Err(BAD_NAME),
-        _ => {}
-    }
-    let is_long = seen.lines > HTTP1_HEAD_LINES_MAX || head.len() > HTTP1_HEAD_TRIMMED_BYTES;
-    let is_changed = seen.is_folded
-        || is_long
+    let changed = request.written(Fields(Lines(rest)), is_long(&seen, head.len()))?;
+    Ok(Judged { changed: Some(changed), ..judged })
+}
+
+fn is_long(seen: &Seen, bytes: usize) -> bool {
+    seen.lines > HTTP1_HEAD_LINES_MAX || bytes > HTTP1_HEAD_TRIMMED_BYTES
+}
+
+/// Whether hyper gets another head.
+fn is_changed(seen: &Seen, request: &Request<'_>, bytes: usize) -> bool {
+    seen.is_folded
+        || is_long(seen, bytes)
         || request.target.is_some()
         || request.minor > 1
-        || request.minor == 0 && seen.encodings > 0;
-    let changed = is_changed.then(|| request.written(Fields(Lines(rest)), is_long));
-    Ok(Judged {
-        changed: changed.transpose()?,
-        length,
-        is_post: request.method == b"POST",
-        is_last: seen.closes || request.minor == 0 && !seen.stays,
-        asks_for_protocol: seen.upgrades,
-    })
+        || request.minor == 0 && seen.encodings > 0
+}
+
+/// The place of the line's end, if nothing before it is a control character.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.iter().position(|byte| is_refused(*byte))?;
+    bytes[end..].starts_with(b"\r\n").then_some(end)
 }
 
 /// The lines of a head.
@@ -294,12 +319,16 @@ impl Seen {
                 return Err(BAD);
             }
         }
-        let is_bad = |byte: &u8| *byte < b' ' && *byte != b'\t' || *byte == 0x7f;
-        if name.is_empty() || value.iter().any(is_bad) {
+        if name.is_empty() || value.iter().any(|byte| is_refused(*byte)) {
             return Err(BAD);
         }
-        self.lines += 1;
         self.is_folded |= is_folded;
+        self.note(name, value)
+    }
+
+    /// Notes what a header says.
+    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+        self.lines += 1;
         let value = trimmed(value);
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
@@ -330,6 +359,27 @@ impl Seen {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What follows for the request, which passes as it is.
+    fn judged(&self, request: &Request<'_>) -> Result<Judged, Refusal> {
+        let length = self.length(request)?;
+        if request.major != 1 {
+            return Err(BAD_VERSION);
+        }
+        match self.hosts {
+            0 if request.minor > 0 && request.method != b"CONNECT" => return Err(NO_HOST),
+            1 if !self.is_host => return Err(BAD_HOST),
+            _ if self.has_bad_name => return Err(BAD_NAME),
+            _ => {}
+        }
+        Ok(Judged {
+            changed: None,
+            length,
+            is_post: request.method == b"POST",
+            is_last: self.closes || request.minor == 0 && !self.stays,
+            asks_for_protocol: self.upgrades,
+        })
     }
 
     /// The length of the body.
@@ -375,6 +425,21 @@ fn is_known(name: &[u8]) -> bool {
     let beginning = &name[..name.len().min(OF_WEBSOCKETS.len())];
     beginning.eq_ignore_ascii_case(OF_WEBSOCKETS)
         || KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether no header's value may have a byte.
+fn is_refused(byte: u8) -> bool {
+    const IS_REFUSED: [bool; 256] = {
+        let mut is_refused = [false; 256];
+        let mut byte = 0;
+        while byte < 32 {
+            is_refused[byte] = byte != b'\t' as usize;
+            byte += 1;
+        }
+        is_refused[0x7f] = true;
+        is_refused
+    };
+    IS_REFUSED[usize::from(byte)]
 }
 
 /// Whether a byte may be in a method or a header's name.

@@ -25,7 +25,7 @@ use std::task::Waker;
 use bytes::{Buf, BytesMut};
 
 use self::chunks::{Chunks, Fed};
-use self::head::Length;
+use self::head::{Judged, Length};
 use crate::{limits, metrics};
 
 pub(super) use self::head::Refusal;
@@ -273,6 +273,13 @@ impl Heads {
                 return (0, Stop::Changed(ends, Vec::new()));
             }
         }
+        if !self.is_sniffed
+            && self.searched == 0
+            && let Some((end, judged)) = head::plain(bytes)
+        {
+            self.take(&judged);
+            return (end, Stop::End);
+        }
         let end = match head::end(bytes, self.searched) {
             Ok(end) => end,
             Err(searched) => {
@@ -297,6 +304,15 @@ impl Heads {
             Err(refusal) => return (0, self.refuse(refusal)),
         };
         self.is_sniffed = false;
+        self.take(&judged);
+        match judged.changed {
+            Some(changed) => (0, Stop::Changed(end, changed)),
+            None => (end, Stop::End),
+        }
+    }
+
+    /// Goes on behind a head that passes.
+    fn take(&mut self, judged: &Judged) {
         self.is_after_post = judged.is_post;
         self.is_last = judged.is_last;
         self.waits_next = judged.asks_for_protocol;
@@ -304,10 +320,6 @@ impl Heads {
             Length::Bytes(0) => self.after_body(),
             Length::Bytes(count) => self.state = State::Bytes(count),
             Length::Chunks => self.state = State::Chunks(Chunks::default()),
-        }
-        match judged.changed {
-            Some(changed) => (0, Stop::Changed(end, changed)),
-            None => (end, Stop::End),
         }
     }
 
