@@ -86,18 +86,25 @@ pub(super) struct Judged {
     pub asks_for_protocol: bool,
 }
 
-/// The end of a head, behind its empty line. `searched` bytes of whole lines are known not to have
-/// it; the error is the new number of these.
-pub(super) fn end(bytes: &[u8], searched: usize) -> Result<usize, usize> {
-    let mut line = searched;
-    while let Some(length) = bytes[line..].iter().position(|byte| *byte == b'\n') {
-        let next = line + length + 1;
+/// What is known of a head that is not complete: where its last line begins, and how far it was
+/// searched for the line's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Searched {
+    pub line: usize,
+    bytes: usize,
+}
+
+/// The end of a head, behind its empty line. The error is what is known then.
+pub(super) fn end(bytes: &[u8], searched: Searched) -> Result<usize, Searched> {
+    let Searched { mut line, bytes: mut from } = searched;
+    while let Some(length) = bytes[from..].iter().position(|byte| *byte == b'\n') {
+        let next = from + length + 1;
         if matches!(bytes[line..next], [b'\n'] | [b'\r', b'\n']) {
             return Ok(next);
         }
-        line = next;
+        (line, from) = (next, next);
     }
-    Err(line)
+    Err(Searched { line, bytes: bytes.len() })
 }
 
 /// The refusal of a request whose head is not complete, if its first line tells. The line may be

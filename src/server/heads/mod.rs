@@ -25,7 +25,7 @@ use std::task::Waker;
 use bytes::{Buf, BytesMut};
 
 use self::chunks::{Chunks, Fed};
-use self::head::{Judged, Length};
+use self::head::{Judged, Length, Searched};
 use crate::{limits, metrics};
 
 pub(super) use self::head::Refusal;
@@ -67,10 +67,9 @@ pub(super) struct Heads {
     waits_next: bool,
     /// Whether the client wants no more than the answer to the request whose body comes.
     is_last: bool,
-    /// Bytes that were read and may not go on yet, and how many of them belong to whole lines that
-    /// do not end the head.
+    /// Bytes that were read and may not go on yet, and what is known of the head that they begin.
     held: BytesMut,
-    searched: usize,
+    searched: Searched,
     /// Bytes that go on before all others.
     ready: BytesMut,
     refusal: Option<Refusal>,
@@ -89,7 +88,7 @@ impl Heads {
             waits_next: false,
             is_last: false,
             held: BytesMut::new(),
-            searched: 0,
+            searched: Searched::default(),
             ready: BytesMut::new(),
             refusal: None,
             has_ended: false,
@@ -274,7 +273,7 @@ impl Heads {
             }
         }
         if !self.is_sniffed
-            && self.searched == 0
+            && self.searched == Searched::default()
             && let Some((end, judged)) = head::plain(bytes)
         {
             self.take(&judged);
@@ -283,10 +282,10 @@ impl Heads {
         let end = match head::end(bytes, self.searched) {
             Ok(end) => end,
             Err(searched) => {
-                let is_new_line = self.searched == 0;
-                self.searched = searched;
                 // A line that is no request's is refused before the lines behind it come.
-                let refusal = match is_new_line {
+                let is_first_line = self.searched.line == 0 && searched.line > 0;
+                self.searched = searched;
+                let refusal = match is_first_line || self.is_sniffed {
                     true => head::refused_line(bytes, self.is_sniffed),
                     false => None,
                 };
@@ -298,7 +297,7 @@ impl Heads {
                 };
             }
         };
-        self.searched = 0;
+        self.searched = Searched::default();
         let judged = match head::judge(&bytes[..end], self.is_sniffed) {
             Ok(judged) => judged,
             Err(refusal) => return (0, self.refuse(refusal)),
