@@ -9,6 +9,8 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 
 use super::command::{Command, Error, V2};
 use super::v2;
+use crate::limits::LOGGED_NAME_LETTERS_MAX;
+use crate::pb::loggable;
 use crate::pb::logged::logged;
 use crate::pb::shapes::{self, Shaped as _};
 use crate::pb::{InternalRaftRequest, Request, RequestHeader};
@@ -44,9 +46,13 @@ impl Entry {
         out.freeze()
     }
 
-    /// The entry as a log line shows it: header, name of the request, and its fields.
+    /// The entry as a log line shows it: header, name of the request, and its fields. Requests that
+    /// hold values or secrets have a form of their own, as in etcd.
     pub fn logged(&self) -> String {
         let header = logged(RequestHeader::SHAPE, &self.header.encode_to_vec());
+        if let Some(request) = self.redacted() {
+            return format!("header:<{header}> {request}");
+        }
         let mut bytes = BytesMut::new();
         // Cannot fail: a BytesMut grows.
         let _ = self.command.encode_request(&mut bytes);
@@ -54,6 +60,27 @@ impl Entry {
         let (name, shape) = field.map_or(("", None), |field| (field.name, field.inner));
         let request = shape.map(|shape| logged(shape, &bytes)).unwrap_or_default();
         format!("header:{{{header}}} {name}:{{{request}}}")
+    }
+
+    fn redacted(&self) -> Option<String> {
+        let shown = |name: &str| name.chars().take(LOGGED_NAME_LETTERS_MAX).collect::<String>();
+        Some(match &self.command {
+            Command::Put(request) => format!("put:<{}>", loggable::put(request)),
+            Command::Txn(request) => format!("txn:<{}>", loggable::txn(request)),
+            Command::LeaseGrant(request) => {
+                format!("lease_grant:<ttl:{}-second id:{:016x}>", request.ttl, request.id)
+            }
+            Command::LeaseRevoke(request) => format!("lease_revoke:<id:{:016x}>", request.id),
+            // etcd shows the token, with which whoever reads the log is that user.
+            Command::Authenticate(request) => {
+                format!("authenticate:<name:{} simple_token:<redacted>>", shown(&request.name))
+            }
+            Command::UserAdd(request) => format!("auth_user_add:<name:{}>", shown(&request.name)),
+            Command::UserChangePassword(request) => {
+                format!("auth_user_change_password:<name:{}>", shown(&request.name))
+            }
+            _ => return None,
+        })
     }
 
     fn put_header(&self, out: &mut BytesMut, len: usize) {
@@ -128,7 +155,7 @@ mod tests {
         assert_eq!(entry.encode(), message.encode_to_vec());
         assert_eq!(Entry::decode(entry.encode()).unwrap(), entry);
         let shown =
-            r#"header:{ID:9 username:"root" auth_revision:3} put:{key:"k" value_size:1 lease:7}"#;
+            r#"header:<ID:9 username:"root" auth_revision:3> put:<key:"k" value_size:1 lease:7 >"#;
         assert_eq!(entry.logged(), shown);
 
         let set = ClusterVersionSetRequest { ver: "3.7.0".into() };

@@ -26,6 +26,7 @@ mod write;
 
 use std::collections::HashMap;
 use std::future::{pending, poll_fn};
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
@@ -86,6 +87,8 @@ pub struct Origin {
     pub incomplete: Box<dyn Incomplete>,
     /// None where the transport tells by itself, as HTTP/2 does.
     pub line: Option<Arc<dyn Line>>,
+    /// The client's address, for the log.
+    pub remote: Option<SocketAddr>,
 }
 
 impl Gateway {
@@ -148,7 +151,7 @@ impl Gateway {
             let document = request::whole(body, origin.incomplete, bytes_max).await?;
             request::Body::One(Some(request::framed(route, &document)?))
         };
-        let answered = Arc::clone(&self.rpc).call(call);
+        let answered = Arc::clone(&self.rpc).call(call, origin.remote);
         if route.gives_many {
             let messages = Messages::new(answered.await, origin.unsent);
             return Ok(answer::stream(route, messages, origin.line, self.errors).await);

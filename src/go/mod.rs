@@ -10,6 +10,7 @@ mod grpc;
 mod number;
 mod quote;
 mod system;
+mod time;
 
 pub use csv::parse_csv;
 pub use duration::{duration, parse_duration};
@@ -17,3 +18,4 @@ pub use grpc::GRPC_CODES;
 pub use number::{NumberError, parse_bool, parse_int, parse_uint, parse_uint32};
 pub use quote::{backquote, quote, unquote};
 pub use system::reason;
+pub use time::timestamp;

@@ -193,6 +193,10 @@ pub const COMPACTION_HASHES_KEPT: usize = 10;
 /// Client API versions that a metric counts apart. A client chooses this label, so all further ones
 /// are counted as `other`.
 pub const CLIENT_VERSIONS_MAX: usize = 32;
+
+/// Series of `etcd_debugging_server_alarms`: more than the alarms of any cluster that exists. Clients
+/// choose the member id of an alarm.
+pub const ALARM_SERIES_MAX: usize = 64;
 /// Rows in the first piece of a range stream: etcd's.
 pub const STREAM_CHUNK_ROWS: i64 = 10;
 /// Pause between two batches of a compaction: etcd's default.

@@ -11,8 +11,8 @@ use crate::limits::CLIENT_VERSIONS_MAX;
 /// A version that clients stated, with its two counters.
 struct Version {
     name: Box<str>,
-    unary: IntCounter,
-    stream: IntCounter,
+    /// By `is_stream`. As in etcd, a series appears with its first request.
+    counters: [OnceLock<IntCounter>; 2],
 }
 
 struct ClientSeries {
@@ -27,16 +27,13 @@ static CLIENTS: LazyLock<ClientSeries> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "name and labels are constants")]
     let family =
         IntCounterVec::new(options, &["type", "client_api_version"]).expect("metric definition");
-    let unknown = version(&family, "unknown");
-    let other = version(&family, "other");
+    let (unknown, other) = (Version::new("unknown"), Version::new("other"));
     ClientSeries { family, unknown, other, seen: [const { OnceLock::new() }; CLIENT_VERSIONS_MAX] }
 });
 
-fn version(family: &IntCounterVec, name: &str) -> Version {
-    Version {
-        name: name.into(),
-        unary: family.with_label_values(&["unary", name]),
-        stream: family.with_label_values(&["stream", name]),
+impl Version {
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), counters: [const { OnceLock::new() }; 2] }
     }
 }
 
@@ -47,14 +44,17 @@ pub(super) fn register(registry: &Registry) {
 /// The counter for a request whose client states this version, or none.
 pub fn client_requests(kind: CallKind, claimed: Option<&str>) -> &'static IntCounter {
     let found = claimed.map_or(&CLIENTS.unknown, lookup);
-    if kind == CallKind::Unary { &found.unary } else { &found.stream }
+    let is_stream = kind != CallKind::Unary;
+    let label = if is_stream { "stream" } else { "unary" };
+    found.counters[usize::from(is_stream)]
+        .get_or_init(|| CLIENTS.family.with_label_values(&[label, &found.name]))
 }
 
 fn lookup(claimed: &str) -> &'static Version {
     let fits = claimed.len() <= 64;
     for slot in &CLIENTS.seen {
         let known = match slot.get() {
-            None if fits => slot.get_or_init(|| version(&CLIENTS.family, claimed)),
+            None if fits => slot.get_or_init(|| Version::new(claimed)),
             None => break,
             Some(known) => known,
         };

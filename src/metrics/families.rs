@@ -39,6 +39,9 @@ macro_rules! families {
             $(let $name = add(&REGISTRY, families!(@new $kind $series $help $(, $argument)*));)*
             let families = Families { $($name,)* };
             families.server_version.with_label_values(&[VERSION]).set(1);
+            for code in ["200", "500", "503"] {
+                let _ = families.scrapes.with_label_values(&[code]);
+            }
             families
         });
 
@@ -47,6 +50,7 @@ macro_rules! families {
     (@type counter) => { IntCounter };
     (@type gauge) => { IntGauge };
     (@type seconds) => { Histogram };
+    (@type millis) => { Histogram };
     (@type counters) => { IntCounterVec };
     (@type gauges) => { IntGaugeVec };
     (@type histograms) => { HistogramVec };
@@ -56,6 +60,9 @@ macro_rules! families {
         exponential_buckets($start, 2.0, $count).and_then(|buckets| {
             Histogram::with_opts(HistogramOpts::new($series, $help).buckets(buckets))
         })
+    };
+    (@new millis $series:literal $help:literal, $start:expr, $count:expr) => {
+        families!(@new seconds $series $help, $start, $count)
     };
     (@new counters $series:literal $help:literal, $labels:expr) => {
         IntCounterVec::new(Opts::new($series, $help), &$labels)
@@ -80,6 +87,9 @@ macro_rules! families {
         #[doc = $help]
         pub fn $name() -> &'static Histogram { &FAMILIES.$name }
     };
+    (@function millis $name:ident $help:literal) => {
+        families!(@function seconds $name $help);
+    };
     // A family with labels gets no function here. The functions below resolve its known labels
     // once, and bound the number of labels that clients choose.
     (@function counters $name:ident $help:literal) => {};
@@ -100,13 +110,16 @@ families! {
         "Heartbeats that the leader sent late.";
     slow_apply: counter "etcd_server_slow_apply_total" "Requests whose apply took too long.";
     slow_read_indexes: counter "etcd_server_slow_read_indexes_total"
-        "Read indexes that had to be asked for again.";
-    read_indexes_failed: counter "etcd_server_read_indexes_failed_total" "Read indexes that failed.";
+        "Read indexes that had to be asked for again, or that timed out.";
+    read_indexes_failed: counter "etcd_server_read_indexes_failed_total"
+        "Times that a leader was lost while reads waited for its index.";
     quota_backend_bytes: gauge "etcd_server_quota_backend_bytes" "Backend quota in bytes.";
     snapshot_apply_in_progress: gauge "etcd_server_snapshot_apply_in_progress_total"
         "1 while an incoming snapshot is applied.";
     learner_promote_successes: counter "etcd_server_learner_promote_successes"
         "Learners promoted by this member.";
+    learner_promote_failures: counters "etcd_server_learner_promote_failures"
+        "Promotions that this member refused as the leader.", ["Reason"];
     health_success: counter "etcd_server_health_success" "Successful health checks.";
     health_failures: counter "etcd_server_health_failures" "Failed health checks.";
     server_id: gauges "etcd_server_id" "1 for the id of this member.", ["server_id"];
@@ -116,11 +129,12 @@ families! {
     health_check: gauges "etcd_server_healthcheck" "Last result of each health check.", ["type", "name"];
     health_checks: counters "etcd_server_healthchecks_total" "Results of each health check.",
         ["type", "name", "status"];
-    alarms: gauges "etcd_debugging_server_alarms" "1 for an active alarm.", ["server_id", "alarm_type"];
     request_duration: histograms "etcd_server_request_duration_seconds"
         "Time that a request of each type took.", 0.001, 14, ["type", "success"];
     apply_duration: histograms "etcd_server_apply_duration_seconds"
         "Time that the apply of each operation took.", 0.0001, 20, ["version", "op", "success"];
+    range_duration: histograms "etcd_server_range_duration_seconds"
+        "Time that ranges took, without the wait for a read index.", 0.0001, 20, ["success"];
 
     wal_fsync_seconds: seconds "etcd_disk_wal_fsync_duration_seconds"
         "Time that a sync of the log took.", 0.001, 14;
@@ -129,6 +143,12 @@ families! {
     wal_write_bytes: gauge "etcd_disk_wal_write_bytes_total" "Bytes written to the log.";
     backend_commit_seconds: seconds "etcd_disk_backend_commit_duration_seconds"
         "Time that a commit of the store took.", 0.001, 14;
+    backend_commit_spill_seconds: seconds
+        "etcd_debugging_disk_backend_commit_spill_duration_seconds"
+        "Time that a commit of the store took to put its rows into pages.", 0.001, 14;
+    backend_commit_write_seconds: seconds
+        "etcd_debugging_disk_backend_commit_write_duration_seconds"
+        "Time that a commit of the store took to write and sync its pages.", 0.001, 14;
     backend_defrag_seconds: seconds "etcd_disk_backend_defrag_duration_seconds"
         "Time that a defragmentation took.", 0.1, 13;
     backend_snapshot_seconds: seconds "etcd_disk_backend_snapshot_duration_seconds"
@@ -156,6 +176,8 @@ families! {
 
     snap_fsync_seconds: seconds "etcd_snap_fsync_duration_seconds"
         "Time that writing and syncing a snapshot record of the log took.", 0.001, 14;
+    snap_save_seconds: seconds "etcd_debugging_snap_save_total_duration_seconds"
+        "Time that cutting the log behind a snapshot record took.", 0.001, 14;
     snap_db_fsync_seconds: seconds "etcd_snap_db_fsync_duration_seconds"
         "Time that syncing a received state took.", 0.001, 14;
     snap_db_save_seconds: seconds "etcd_snap_db_save_total_duration_seconds"
@@ -181,18 +203,40 @@ families! {
     current_revision: gauge "etcd_debugging_mvcc_current_revision" "Revision of the store.";
     compact_revision: gauge "etcd_debugging_mvcc_compact_revision" "Revision of the last compaction.";
     compacted_keys: counter "etcd_debugging_mvcc_db_compaction_keys_total" "Rows removed by compaction.";
+    index_compaction_pause_millis: millis
+        "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds"
+        "Time for which a compaction held the index.", 0.5, 14;
+    compaction_pause_millis: millis "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds"
+        "Time that each batch of a compaction took.", 1.0, 13;
+    compaction_millis: millis "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds"
+        "Time that a compaction took.", 100.0, 14;
     compaction_last: gauge "etcd_debugging_mvcc_db_compaction_last" "Unix time of the last compaction.";
-    put_bytes: gauge "etcd_debugging_mvcc_total_put_size_in_bytes" "Bytes of all puts.";
+    put_bytes: gauge "etcd_debugging_mvcc_total_put_size_in_bytes"
+        "Bytes of the keys and values of all puts.";
     auth_revision: gauge "etcd_debugging_auth_revision" "Revision of users and roles.";
     lease_granted: counter "etcd_debugging_lease_granted_total" "Leases granted.";
     lease_revoked: counter "etcd_debugging_lease_revoked_total" "Leases revoked.";
     lease_renewed: counter "etcd_debugging_lease_renewed_total" "Lease renewals on the leader.";
+    lease_ttl_seconds: seconds "etcd_debugging_lease_ttl_total" "TTLs of granted leases.", 1.0, 24;
     lease_expired: counter "etcd_debugging_server_lease_expired_total" "Leases expired.";
 
+    watch_send_seconds: seconds
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds"
+        "Time from taking an item of a watch stream until its last response was taken.", 0.001, 14;
+    watch_send_event_seconds: seconds
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds"
+        "The same for items with events, divided by their number.", 0.001, 14;
+    watch_send_control_seconds: seconds
+        "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds"
+        "Time from taking the answer to a watch request until its response was taken.", 0.001, 14;
+    watch_send_progress_seconds: seconds
+        "etcd_debugging_server_watch_send_loop_progress_duration_seconds"
+        "Time that it took to ask for the progress of all watchers of a stream.", 0.001, 14;
+
     client_received_bytes: counter "etcd_network_client_grpc_received_bytes_total"
-        "Bytes received from gRPC clients.";
+        "Bytes of messages received from gRPC clients.";
     client_sent_bytes: counter "etcd_network_client_grpc_sent_bytes_total"
-        "Bytes sent to gRPC clients.";
+        "Bytes of messages sent to gRPC clients.";
     unsent_bytes: gauge "rusd_network_client_unsent_bytes"
         "Bytes of answers that wait to be sent to clients.";
     unsent_closed: counter "rusd_network_client_unsent_closed_total"
@@ -207,6 +251,8 @@ families! {
         "Connections closed because their requests could not be read while all held too much.";
     http_refused: counter "rusd_network_client_http_refused_total"
         "Requests of HTTP/1.1 refused by their heads.";
+    stream_failures: counters "etcd_network_server_stream_failures_total"
+        "Streams that ended because a message could not be read.", ["Type", "API"];
     known_peers: gauges "etcd_network_known_peers" "1 for each known peer.", ["Local", "Remote"];
     active_peers: gauges "etcd_network_active_peers" "1 for each peer whose streams are read.",
         ["Local", "Remote"];
@@ -242,6 +288,10 @@ families! {
         "Messages of peers that raft was not shown.";
     snapshots_refused: counter "rusd_network_peer_snapshots_refused_total"
         "Snapshots of peers that were refused.";
+
+    scrapes_in_flight: gauge "promhttp_metric_handler_requests_in_flight"
+        "Scrapes that are being answered.";
+    scrapes: counters "promhttp_metric_handler_requests_total" "Scrapes by HTTP status.", ["code"];
 }
 
 /// Sets this member's id in `etcd_server_id` and `etcd_network_known_peers`.
@@ -348,13 +398,20 @@ pub fn set_feature(name: &str, stage: &str, enabled: bool) {
     FAMILIES.feature_enabled.with_label_values(&[name, stage]).set(i64::from(enabled));
 }
 
-/// Shows exactly these alarms, by member id and etcd's name of the kind.
-pub fn set_alarms<'a>(active: impl Iterator<Item = (u64, &'a str)>) {
-    FAMILIES.alarms.reset();
-    for (member_id, kind) in active {
-        let id = format!("{member_id:x}");
-        FAMILIES.alarms.with_label_values(&[id.as_str(), kind]).set(1);
-    }
+/// Counts a promotion that was refused. `reason` is one of the texts of the error table.
+pub fn learner_promotion_failed(reason: &str) {
+    FAMILIES.learner_promote_failures.with_label_values(&[reason]).inc();
+}
+
+/// Counts a stream that ends because its next message cannot be read; `api` is `watch` or
+/// `lease-keepalive`.
+pub fn stream_failed(api: &str) {
+    FAMILIES.stream_failures.with_label_values(&["receive", api]).inc();
+}
+
+/// Counts a scrape that was answered.
+pub(super) fn scraped() {
+    FAMILIES.scrapes.with_label_values(&["200"]).inc();
 }
 
 /// Records the result of one health check, such as (`readyz`, `data_corruption`).
@@ -417,6 +474,7 @@ operations! {
 type Slots = [[OnceLock<Histogram>; 2]; Operation::COUNT];
 static REQUESTS: Slots = [const { [const { OnceLock::new() }; 2] }; Operation::COUNT];
 static APPLIES: Slots = [const { [const { OnceLock::new() }; 2] }; Operation::COUNT];
+static RANGES: [OnceLock<Histogram>; 2] = [const { OnceLock::new() }; 2];
 
 fn truth(success: bool) -> &'static str {
     if success { "true" } else { "false" }
@@ -431,7 +489,14 @@ pub fn request_seconds(operation: Operation, success: bool) -> &'static Histogra
 
 /// Time that the apply of one operation took, in seconds.
 pub fn apply_seconds(operation: Operation, success: bool) -> &'static Histogram {
-    APPLIES[operation as usize][usize::from(success)].get_or_init(|| {
-        FAMILIES.apply_duration.with_label_values(&["v3", operation.label(), truth(success)])
-    })
+    // etcd names no operation here for this one (`dispatch` in apply/uber_applier.go).
+    let label = if operation == Operation::AuthStatus { "unknown" } else { operation.label() };
+    APPLIES[operation as usize][usize::from(success)]
+        .get_or_init(|| FAMILIES.apply_duration.with_label_values(&["v3", label, truth(success)]))
+}
+
+/// Time that a range took once its read index was applied, in seconds.
+pub fn range_seconds(success: bool) -> &'static Histogram {
+    RANGES[usize::from(success)]
+        .get_or_init(|| FAMILIES.range_duration.with_label_values(&[truth(success)]))
 }

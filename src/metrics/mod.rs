@@ -9,23 +9,28 @@
 //!
 //! Memory, descriptors and CPU time of the process are read from /proc at each scrape.
 
+mod alarms;
 mod clients;
 mod families;
 mod grpc;
 mod process;
 
+pub use alarms::set_alarms;
 pub use clients::client_requests;
+use families::scraped;
 pub use families::*;
 pub use grpc::{CallKind, Code, Method, enable_handling_seconds};
 
 use std::sync::LazyLock;
 
+pub use prometheus::Histogram;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 /// The process-wide registry. A global, so that every room can write to it without a handle.
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let registry = Registry::new();
     grpc::register(&registry);
+    alarms::register(&registry);
     clients::register(&registry);
     drop(registry.register(Box::new(process::ProcessCollector::new())));
     registry
@@ -34,7 +39,10 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
 /// All series in Prometheus's text format.
 pub fn render() -> String {
     families::register();
+    scrapes_in_flight().inc();
     let families = REGISTRY.gather();
+    scrapes_in_flight().dec();
+    scraped();
     let mut text = Vec::with_capacity(256 << 10);
     if TextEncoder::new().encode(&families, &mut text).is_err() {
         // Fails only for a family whose metrics are inconsistent. Ours are fixed at compile time,
@@ -62,6 +70,8 @@ mod tests {
         }
         assert!(text.contains("\nprocess_resident_memory_bytes "));
         assert!(text.contains("\nos_fd_limit "));
+        assert!(text.contains("# TYPE process_cpu_seconds_total counter\n"));
+        assert!(text.contains("# TYPE process_network_receive_bytes_total counter\n"));
     }
 
     #[test]
@@ -80,6 +90,8 @@ mod tests {
         let text = render();
         let is_ours = |line: &&str| line.contains("made-up-") && line.contains("\"unary\"");
         assert!(text.lines().filter(is_ours).count() <= crate::limits::CLIENT_VERSIONS_MAX);
+        let of_streams = |line: &&str| line.contains("made-up-") && line.contains("\"stream\"");
+        assert_eq!(text.lines().filter(of_streams).count(), 0, "series of what nobody asked");
         assert!(render().contains("client_api_version=\"other\""));
     }
 }

@@ -4,19 +4,31 @@ use std::fs;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, Opts};
+use prometheus::{Counter, Gauge, Opts};
 
 /// Kernel ticks per second in /proc/self/stat: 100 on every Linux that user space can see.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) struct ProcessCollector {
+    counters: Vec<Counter>,
     gauges: Vec<Gauge>,
     page_bytes: f64,
     boot_seconds: f64,
 }
 
-const NAMES: [(&str, &str); 9] = [
+const COUNTERS: [(&str, &str); 3] = [
     ("process_cpu_seconds_total", "Processor time used."),
+    (
+        "process_network_receive_bytes_total",
+        "Bytes that came over the network to all processes of the network namespace.",
+    ),
+    (
+        "process_network_transmit_bytes_total",
+        "Bytes that all processes of the network namespace sent over the network.",
+    ),
+];
+
+const GAUGES: [(&str, &str); 8] = [
     ("process_open_fds", "Open file descriptors."),
     ("process_max_fds", "Most file descriptors allowed."),
     ("process_virtual_memory_bytes", "Virtual memory."),
@@ -29,20 +41,20 @@ const NAMES: [(&str, &str); 9] = [
 
 impl ProcessCollector {
     pub(super) fn new() -> Self {
-        let gauges = NAMES
-            .iter()
-            .filter_map(|&(name, help)| Gauge::with_opts(Opts::new(name, help)).ok())
-            .collect();
+        let counters = COUNTERS.map(|(name, help)| Counter::with_opts(Opts::new(name, help)));
+        let gauges = GAUGES.map(|(name, help)| Gauge::with_opts(Opts::new(name, help)));
         let boot = fs::read_to_string("/proc/stat").unwrap_or_default();
         let boot_seconds = boot
             .lines()
             .find_map(|line| line.strip_prefix("btime "))
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(0.0);
-        Self { gauges, page_bytes: rustix::param::page_size() as f64, boot_seconds }
+        let counters = counters.into_iter().flatten().collect();
+        let gauges = gauges.into_iter().flatten().collect();
+        Self { counters, gauges, page_bytes: rustix::param::page_size() as f64, boot_seconds }
     }
 
-    fn read(&self) -> Option<[f64; 9]> {
+    fn read(&self) -> Option<([f64; 3], [f64; 8])> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         // The second field is the program's name in parentheses and may hold spaces.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -50,8 +62,13 @@ impl ProcessCollector {
         let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64;
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let max = limit(&limits, "Max open files");
-        Some([
+        let octets = fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
+        let counted = [
             (number(11)? + number(12)?) / TICKS_PER_SECOND,
+            extended(&octets, "InOctets"),
+            extended(&octets, "OutOctets"),
+        ];
+        let gauged = [
             open,
             max,
             number(20)?,
@@ -60,8 +77,17 @@ impl ProcessCollector {
             self.boot_seconds + number(19)? / TICKS_PER_SECOND,
             open,
             max,
-        ])
+        ];
+        Some((counted, gauged))
     }
+}
+
+/// A value of /proc/net/netstat's `IpExt:` lines, of which the first has the names.
+fn extended(netstat: &str, name: &str) -> f64 {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0.0 };
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    pairs.find(|(of, _)| *of == name).and_then(|(_, text)| text.parse().ok()).unwrap_or(0.0)
 }
 
 /// The soft limit of one line of /proc/self/limits; `unlimited` is the largest number.
@@ -75,15 +101,21 @@ fn limit(limits: &str, name: &str) -> f64 {
 
 impl Collector for ProcessCollector {
     fn desc(&self) -> Vec<&Desc> {
-        self.gauges.iter().flat_map(Collector::desc).collect()
+        let counters = self.counters.iter().flat_map(Collector::desc);
+        counters.chain(self.gauges.iter().flat_map(Collector::desc)).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Some(values) = self.read() else { return Vec::new() };
-        for (gauge, value) in self.gauges.iter().zip(values) {
+        let Some((counted, gauged)) = self.read() else { return Vec::new() };
+        for (counter, value) in self.counters.iter().zip(counted) {
+            // Another scrape may have read a later value meanwhile.
+            counter.inc_by((value - counter.get()).max(0.0));
+        }
+        for (gauge, value) in self.gauges.iter().zip(gauged) {
             gauge.set(value);
         }
-        self.gauges.iter().flat_map(Collector::collect).collect()
+        let counters = self.counters.iter().flat_map(Collector::collect);
+        counters.chain(self.gauges.iter().flat_map(Collector::collect)).collect()
     }
 }
 
@@ -101,10 +133,20 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_the_network_are_found_by_name() {
+        let text = "TcpExt: InOctets\nTcpExt: 1\nIpExt: InNoRoutes InOctets OutOctets\n\
+                    IpExt: 2 30 400\n";
+        assert_eq!(extended(text, "InOctets"), 30.0);
+        assert_eq!(extended(text, "OutOctets"), 400.0);
+        assert_eq!(extended(text, "Nothing"), 0.0);
+        assert_eq!(extended("IpExt: InOctets", "InOctets"), 0.0);
+    }
+
+    #[test]
     fn this_process_uses_memory_and_started_in_the_past() {
-        let values = ProcessCollector::new().read().unwrap();
-        assert!(values[5] > 100_000.0, "resident {}", values[5]);
-        assert!(values[6] > 1_600_000_000.0, "start {}", values[6]);
-        assert!(values[1] > 0.0 && values[1] <= values[2]);
+        let (_, gauged) = ProcessCollector::new().read().unwrap();
+        assert!(gauged[4] > 100_000.0, "resident {}", gauged[4]);
+        assert!(gauged[5] > 1_600_000_000.0, "start {}", gauged[5]);
+        assert!(gauged[0] > 0.0 && gauged[0] <= gauged[1]);
     }
 }

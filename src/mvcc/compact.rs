@@ -89,11 +89,17 @@ struct Scan {
 pub enum SweepStep {
     /// Nothing could be done: readers, or the committer, are waited for.
     Waiting,
-    /// Some keys of the index were compacted, or other work as short was done.
+    /// Readers are gone, and the index is next.
+    Begun,
+    /// Some keys of the index were compacted.
     Thinned,
+    /// Some rows of a batch were read.
+    Part,
     /// A batch of rows was read, or as many bytes as are read at once; the caller rests for the
     /// pause between batches.
     More,
+    /// The last batch of rows was read, and those that die are with the committer.
+    Read,
     Done {
         deleted: usize,
         hash: KeyValueHash,
@@ -214,7 +220,7 @@ impl Sweep {
                 }
                 let doomed = DoomedRevisions::new(self.points.iter().map(|point| point.revision));
                 self.phase = Phase::Index { start: Box::default(), doomed };
-                Ok(SweepStep::Thinned)
+                Ok(SweepStep::Begun)
             }
             Phase::Index { start, doomed } => {
                 let keys_max = limits::INDEX_COMPACT_KEYS_MAX;
@@ -245,10 +251,10 @@ impl Sweep {
                     return Ok(SweepStep::More);
                 }
                 if rows.len() >= rows_max {
-                    return Ok(SweepStep::Thinned);
+                    return Ok(SweepStep::Part);
                 }
                 self.phase = scan.delete(mvcc, revision);
-                Ok(SweepStep::Thinned)
+                Ok(SweepStep::Read)
             }
             Phase::Delete { done, deleted, hashes } => match done.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => Ok(SweepStep::Waiting),

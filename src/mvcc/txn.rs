@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::kv::Pair;
 use super::range::ReadBudget;
 use super::{Error, Leases, View, Write};
+use crate::metrics;
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::raw::{Response, ResponseOp, TxnResponse};
 use crate::pb::request_op::Request;
@@ -78,6 +79,7 @@ fn read_within(
         };
         responses.push(ResponseOp { response });
     }
+    metrics::mvcc_range().inc_by(path.ops.len() as u64);
     let header = Some(ResponseHeader { revision: view.current.revision, ..Default::default() });
     Ok(TxnResponse { header, succeeded: path.succeeded, responses })
 }

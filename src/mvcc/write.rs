@@ -9,6 +9,7 @@ use super::kv::{self, Pair};
 use super::range::end_of;
 use super::{Change, ChangeKind, Current, Error, Mvcc, View, deletion_event};
 use crate::limits;
+use crate::metrics;
 use crate::pb::raw::{DeleteRangeResponse, PutResponse, RangeResponse};
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, ResponseHeader};
 use crate::store::Row;
@@ -28,11 +29,39 @@ pub struct Write<'a> {
     begin: Current,
     changes: Vec<Change>,
     is_awaited: bool,
+    counts: Counts,
+}
+
+/// The operations of a transaction, and the bytes of keys and values that it puts; for metrics.
+#[derive(Default)]
+struct Counts {
+    ranges: u64,
+    puts: u64,
+    deletes: u64,
+    put_bytes: usize,
+}
+
+impl Counts {
+    fn report(&self) {
+        for (counter, count) in [
+            (metrics::mvcc_range(), self.ranges),
+            (metrics::mvcc_put(), self.puts),
+            (metrics::mvcc_delete(), self.deletes),
+        ] {
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
+        if self.put_bytes > 0 {
+            metrics::put_bytes().add(i64::try_from(self.put_bytes).unwrap_or(i64::MAX));
+        }
+    }
 }
 
 impl<'a> Write<'a> {
     pub(super) fn new(mvcc: &'a Mvcc) -> Self {
-        Self { mvcc, begin: mvcc.written(), changes: Vec::new(), is_awaited: true }
+        let (begin, counts) = (mvcc.written(), Counts::default());
+        Self { mvcc, begin, changes: Vec::new(), is_awaited: true, counts }
     }
 
     /// Sets whether a call on this member waits for the answer (by default it does). If none does,
@@ -57,6 +86,7 @@ impl<'a> Write<'a> {
     /// Ends the transaction and returns its changes. Views see them after `Mvcc::publish`.
     pub fn finish(self) -> Vec<Change> {
         self.mvcc.written.store(self.revision(), Ordering::Release);
+        self.counts.report();
         self.changes
     }
 
@@ -76,6 +106,8 @@ impl<'a> Write<'a> {
         let old = previous.as_deref().map(Pair::parse).transpose()?.unwrap_or_default();
         let value = if request.ignore_value { old.value } else { &request.value };
         let lease = if request.ignore_lease { old.lease } else { request.lease };
+        self.counts.puts += 1;
+        self.counts.put_bytes += request.key.len() + value.len();
         self.store_put(&request.key, value, lease);
         leases.set(&request.key, lease);
         let prev_kv = previous.filter(|_| request.prev_kv);
@@ -88,6 +120,7 @@ impl<'a> Write<'a> {
         request: &DeleteRangeRequest,
         leases: &mut impl Leases,
     ) -> Result<DeleteRangeResponse, Error> {
+        self.counts.deletes += 1;
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());
         let mut prev_kvs = Vec::new();
         if request.prev_kv && self.is_awaited {
@@ -105,7 +138,8 @@ impl<'a> Write<'a> {
     }
 
     /// A range within a transaction.
-    pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+    pub(super) fn range(&mut self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        self.counts.ranges += 1;
         if self.is_awaited {
             return self.view().range(request);
         }
@@ -115,6 +149,7 @@ impl<'a> Write<'a> {
     /// Deletes one key if it exists.
     pub fn delete(&mut self, key: &Bytes, leases: &mut impl Leases) {
         if self.mvcc.index.read().get(key, self.revision()).is_some() {
+            self.counts.deletes += 1;
             self.store_delete(key);
             leases.set(key, 0);
         }

@@ -256,13 +256,24 @@ impl Applier {
     /// Counts an apply, and logs one that took too long.
     fn observe(&self, outcome: &Outcome, took: Duration, entry: Bytes) {
         let Some(operation) = outcome.operation else { return };
-        let seconds = metrics::apply_seconds(operation, outcome.reply.is_ok());
+        // A revision that is compacted already is a success, as in etcd.
+        let is_success = matches!(outcome.reply, Ok(_) | Err(apply::Error::Compacted));
+        let seconds = metrics::apply_seconds(operation, is_success);
         seconds.observe(took.as_secs_f64());
         if took > self.slow {
             let request = || Entry::decode(entry).map(|entry| entry.logged()).unwrap_or_default();
-            let answer = outcome.reply.as_ref().map(Reply::response_len);
+            let size = |reply: &Reply| reply.response_len().map(|size| format!("size:{size}"));
+            let answer = outcome.reply.as_ref();
+            let answer = answer.map(|reply| move || size(reply).unwrap_or_default());
             warn_if_slow("", took, self.slow, request, answer);
         }
+    }
+
+    /// Also done at each scrape; here, so that one that was raised and cleared between two scrapes
+    /// has its series.
+    fn show_alarms(&self) {
+        let alarms = self.machine.members.read().alarms(AlarmType::None as i32);
+        metrics::set_alarms(alarms.iter().map(|it| (it.member_id, it.alarm().as_str_name())));
     }
 
     fn has_space_alarm(&self) -> bool {
@@ -271,7 +282,10 @@ impl Applier {
 
     fn take(&self, outcome: Outcome, batch: &mut Batch) {
         let Outcome { request_id, reply, changes: changed, compaction, .. } = outcome;
-        count(&reply, &changed);
+        count(&reply);
+        if matches!(reply, Ok(Reply::Alarm(_))) {
+            self.show_alarms();
+        }
         batch.answer_bytes += reply.as_ref().map_or(0, Reply::pair_bytes);
         let Batch { answers, changes, sweeps, .. } = batch;
         changes.extend(changed);
@@ -294,15 +308,15 @@ impl Applier {
     }
 }
 
-fn count(reply: &Result<Reply, apply::Error>, changed: &[Change]) {
+/// Counts what `mvcc` does not count itself.
+fn count(reply: &Result<Reply, apply::Error>) {
     match reply {
-        Ok(Reply::Put(_)) => metrics::mvcc_put().inc(),
-        Ok(Reply::DeleteRange(_)) => metrics::mvcc_delete().inc(),
         Ok(Reply::Txn(_)) => metrics::mvcc_txn().inc(),
-        Ok(Reply::LeaseGrant(_)) => metrics::lease_granted().inc(),
+        Ok(Reply::LeaseGrant(granted)) => {
+            metrics::lease_granted().inc();
+            metrics::lease_ttl_seconds().observe(granted.ttl as f64);
+        }
         Ok(Reply::LeaseRevoke(_)) => metrics::lease_revoked().inc(),
         _ => {}
     }
-    let bytes: usize = changed.iter().map(|change| change.kv.len()).sum();
-    metrics::put_bytes().add(i64::try_from(bytes).unwrap_or(i64::MAX));
 }

@@ -1,5 +1,6 @@
 //! Changes of the membership, checked by etcd's rules before they are proposed.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -28,6 +29,18 @@ pub(super) async fn holds_now_or_after(
     }
     clock.sleep(pause).await;
     look()
+}
+
+/// The label for a promotion that failed: etcd's text. No client chooses it.
+fn promotion_failure(error: &Error) -> Cow<'static, str> {
+    match error {
+        Error::Apply(apply::Error::MemberNotFound) => "membership: ID not found".into(),
+        Error::Apply(apply::Error::MemberNotLearner) => {
+            "membership: can only promote a learner member".into()
+        }
+        Error::Internal(_) => "internal error".into(),
+        error => format!("etcdserver: {error}").into(),
+    }
 }
 
 impl Node {
@@ -118,6 +131,16 @@ impl Node {
 
     /// The leader's part of a promotion, also called for peers that ask over the peer port.
     pub async fn promote_member_here(&self, id: u64) -> Result<Vec<pb::Member>, Error> {
+        let promoted = self.promote_as_leader(id).await;
+        match &promoted {
+            Ok(_) => metrics::learner_promote_successes().inc(),
+            Err(Error::NotLeader) => {}
+            Err(error) => metrics::learner_promotion_failed(&promotion_failure(error)),
+        }
+        promoted
+    }
+
+    async fn promote_as_leader(&self, id: u64) -> Result<Vec<pb::Member>, Error> {
         if !self.is_leader() {
             return Err(Error::NotLeader);
         }
@@ -128,9 +151,7 @@ impl Node {
             return Err(Error::LearnerNotReady);
         }
         self.may_promote(id)?;
-        let members = self.propose_change(&Change::Promote(id)).await?;
-        metrics::learner_promote_successes().inc();
-        Ok(members)
+        self.propose_change(&Change::Promote(id)).await
     }
 
     /// Whether a member's log reaches nine tenths of the leader's index, etcd's measure.

@@ -15,6 +15,7 @@ use super::config::minimum_ttl_seconds;
 use super::{Error, Node, Op, Reply};
 use crate::auth::{Caller, Credentials};
 use crate::clock::{self, Backoff};
+use crate::metrics;
 use crate::mvcc::{self, Mvcc, ReadCheck};
 use crate::pb::{
     AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, RequestOp, TxnRequest, request_op,
@@ -86,6 +87,19 @@ impl Node {
         if backlog > limits::APPLY_BACKLOG_MAX && !matches!(op, Op::Alarm(_)) {
             return Err(Error::TooManyRequests);
         }
+        let (operation, begun) = (op.operation(), inner.clock.now());
+        let reply = self.submit_now(caller, op, via).await;
+        if let Some(operation) = operation {
+            // As in etcd, what apply refuses is a request that succeeded.
+            let is_answered = matches!(reply, Ok(_) | Err(Error::Apply(_)));
+            let took = inner.clock.now().saturating_sub(begun);
+            metrics::request_seconds(operation, is_answered).observe(took.as_secs_f64());
+        }
+        reply
+    }
+
+    async fn submit_now(&self, caller: &Caller, op: Op, via: Via) -> Result<Reply, Error> {
+        let inner = &self.0;
         let op = self.prepare(op);
         let id = inner.ids.next();
         let (username, auth_revision) = caller.header();
@@ -96,13 +110,13 @@ impl Node {
             return Err(Error::RequestTooLarge);
         }
         let _under_way = self.admit_bytes(&entry.command, data.len())?;
-        crate::metrics::proposals_pending().inc();
+        metrics::proposals_pending().inc();
         let propose = |raft: &raft::Handle| match via {
             Via::AnyLeader => raft.propose(id, data.clone()),
             Via::OwnTerm(term) => raft.propose_as_leader(id, data.clone(), term),
         };
         let reply = self.propose_until_taken(id, propose, via).await;
-        crate::metrics::proposals_pending().dec();
+        metrics::proposals_pending().dec();
         let mut reply = reply?;
         self.fill_reply(&mut reply);
         Ok(reply)
@@ -128,7 +142,7 @@ impl Node {
             // sweep, and only the client's deadline ends that wait, as in etcd.
             None if self.0.waits.is_applied(id) => attempts.await,
             None => {
-                crate::metrics::proposals_failed().inc();
+                metrics::proposals_failed().inc();
                 Err(self.timeout_kind(begun, is_proposed.load(Ordering::Relaxed)))
             }
         }

@@ -5,6 +5,7 @@
 //! goes to a blocking thread, after it got a turn.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -13,6 +14,7 @@ use super::{Error, Node};
 use crate::auth::{Credentials, Demand, demand};
 use crate::clock;
 use crate::limits;
+use crate::metrics;
 use crate::mvcc::{self, CallerGuard, Mvcc, ReadCheck};
 use crate::pb::raw::{RangeResponse, TxnResponse};
 use crate::pb::{RangeRequest, TxnRequest};
@@ -41,7 +43,7 @@ impl Node {
         match clock::timeout(&*self.0.clock, self.request_timeout(), asked).await {
             Some(result) => result,
             None => {
-                crate::metrics::read_indexes_failed().inc();
+                metrics::slow_read_indexes().inc();
                 Err(Error::Timeout)
             }
         }
@@ -74,21 +76,24 @@ impl Node {
         who: &Credentials,
         request: &RangeRequest,
     ) -> Result<RangeResponse, Error> {
-        self.range_as(who, request, |response| response).await
+        self.range_as(who, request, &mut None, |response| response).await
     }
 
     /// As [`Node::range`]. `make` runs on the thread that read: a long answer is encoded on a
-    /// blocking thread, while its call still holds the turn.
+    /// blocking thread, while its call still holds the turn. `began` is set once the index that the
+    /// range waits for is applied and its caller may read.
     pub async fn range_as<T: Send + 'static>(
         &self,
         who: &Credentials,
         request: &RangeRequest,
+        began: &mut Option<Instant>,
         make: impl FnOnce(RangeResponse) -> T + Send + 'static,
     ) -> Result<T, Error> {
         if !request.serializable {
             self.barrier().await?;
         }
         let permit = self.authorize(who, &demand::range(request)).await?;
+        *began = Some(clock::instant());
         let bytes = self.0.answers.short_bytes();
         let shortly = || self.0.machine.mvcc.view().range_shortly(request, bytes);
         let answer = match is_small(request).then(shortly) {
@@ -114,7 +119,7 @@ impl Node {
             }
         };
         permit.still_holds(self)?;
-        crate::metrics::mvcc_range().inc();
+        metrics::mvcc_range().inc();
         Ok(answer)
     }
 
@@ -170,7 +175,7 @@ impl Node {
             }
         };
         permit.still_holds(self)?;
-        crate::metrics::mvcc_txn().inc();
+        metrics::mvcc_txn().inc();
         Ok(answer)
     }
 

@@ -98,5 +98,6 @@ impl Node {
         metrics::watchers().set(gauge(counts.watchers as u64));
         metrics::log_stall_seconds().set(gauge(self.log_stall().as_secs()));
         metrics::slow_watchers().set(gauge(counts.lagging as u64));
+        metrics::pending_events().set(gauge(counts.pending_events as u64));
     }
 }

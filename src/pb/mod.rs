@@ -6,6 +6,7 @@
 
 #![allow(clippy::doc_markdown, clippy::enum_variant_names, reason = "generated code")]
 
+pub mod loggable;
 pub mod logged;
 pub mod nested;
 pub mod raw;

@@ -226,6 +226,11 @@ impl Core {
         self.outstanding.len() == 1
     }
 
+    /// How many rounds of reads were not answered in time so far.
+    pub fn reads_unanswered(&self) -> u64 {
+        self.reads.unanswered()
+    }
+
     /// Whether raft has taken in a snapshot that is not applied.
     pub fn awaits_snapshot(&self) -> bool {
         step::awaits_snapshot(&self.raft)

@@ -237,6 +237,7 @@ impl LogWriter {
             if self.writer.purge(below, &record)? {
                 let took = self.clock.now().saturating_sub(begun);
                 metrics::snap_fsync_seconds().observe(took.as_secs_f64());
+                metrics::snap_save_seconds().observe(took.as_secs_f64());
             } else {
                 without_room.push(Work::Purge { below, record });
             }

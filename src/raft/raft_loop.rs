@@ -48,6 +48,8 @@ pub(super) struct RaftThread {
     pub(super) reads: HashMap<u64, Vec<ReadReply>>,
     /// The number of replies in `reads`.
     pub(super) reads_waiting: usize,
+    /// The rounds without an answer that were counted.
+    pub(super) reads_unanswered: u64,
     pub(super) next_token: u64,
     /// The last index of each batch that this leader has appended and not committed, and the time
     /// when it was appended.
@@ -106,6 +108,7 @@ impl RaftThread {
             self.next_tick = (self.next_tick + self.tick).max(now);
         }
         self.turn(taken.events)?;
+        self.count_slow_reads();
         let now = self.surroundings.clock.now();
         self.patience = self.next_tick.saturating_sub(now).max(Duration::from_nanos(1));
         Ok(true)
@@ -243,6 +246,13 @@ impl RaftThread {
         }
     }
 
+    /// Counts the rounds of reads that no leader answered in time.
+    fn count_slow_reads(&mut self) {
+        let unanswered = self.core.reads_unanswered();
+        metrics::slow_read_indexes().inc_by(unanswered - self.reads_unanswered);
+        self.reads_unanswered = unanswered;
+    }
+
     fn carry_out(&mut self, effect: Effect) -> Result<(), Error> {
         match effect {
             Effect::Persist(job) => self.jobs.0.put(Work::Job(job)),
@@ -264,7 +274,10 @@ impl RaftThread {
                 }
             }
             Effect::Leader(leader) => {
-                self.shared.leader.send_replace(leader);
+                let before = self.shared.leader.send_replace(leader);
+                if before.id != 0 && before.id != leader.id && !self.reads.is_empty() {
+                    metrics::read_indexes_failed().inc();
+                }
             }
             Effect::Purge { below, record } => self.jobs.0.put(Work::Purge { below, record }),
             Effect::Refused(refusal) => self.refusals.note(refusal),

@@ -24,6 +24,8 @@ pub(super) struct Reads {
     waiting: VecDeque<WaitingRead>,
     ticks: u64,
     round: Option<Round>,
+    /// Rounds that were not answered in time.
+    unanswered: u64,
 }
 
 /// A read, and the tick since which it waits.
@@ -42,7 +44,15 @@ struct Round {
 
 impl Reads {
     pub(super) fn new(id: u64, nonce: u64) -> Self {
-        Self { id, nonce, counter: 0, waiting: VecDeque::new(), ticks: 0, round: None }
+        Self {
+            id,
+            nonce,
+            counter: 0,
+            waiting: VecDeque::new(),
+            ticks: 0,
+            round: None,
+            unanswered: 0,
+        }
     }
 
     pub(super) fn push(&mut self, token: u64) {
@@ -72,6 +82,11 @@ impl Reads {
         Some(round.reads.into_iter().map(|read| read.token).collect())
     }
 
+    /// How many rounds were not answered in time so far.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.unanswered
+    }
+
     /// Gives the round up; its reads wait again, before those that came later.
     pub(super) fn give_up(&mut self) {
         if let Some(round) = self.round.take() {
@@ -88,6 +103,7 @@ impl Reads {
         if let Some(round) = &mut self.round {
             round.age += 1;
             if round.age >= round_ticks_max {
+                self.unanswered += 1;
                 self.give_up();
             }
         }
@@ -111,6 +127,7 @@ mod tests {
         assert!(reads.tick(2, 9).is_empty());
         assert!(reads.tick(2, 9).is_empty());
         assert!(reads.wants_round(), "not answered in time");
+        assert_eq!(reads.unanswered(), 1);
         let second = reads.begin();
         assert_ne!(first, second);
         assert_eq!(reads.answered(&first), None);

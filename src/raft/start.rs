@@ -256,6 +256,7 @@ fn assemble(
         tick,
         reads: HashMap::new(),
         reads_waiting: 0,
+        reads_unanswered: 0,
         next_token: 0,
         appended: VecDeque::new(),
         is_stepped: false,

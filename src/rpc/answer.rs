@@ -85,6 +85,7 @@ impl Stream {
                 self.skip = u32::from_be_bytes([a, b, c, d]) as usize;
                 self.header.clear();
                 self.method.sent.inc();
+                metrics::client_sent_bytes().inc_by(self.skip as u64);
             }
         }
     }
@@ -201,6 +202,7 @@ pub(super) fn failure(status: &Status) -> Output {
 
 /// A successful unary answer.
 pub(super) fn success(Encoded(message): Encoded) -> Output {
+    metrics::client_sent_bytes().inc_by(message.len().saturating_sub(PREFIX_BYTES) as u64);
     let mut response = Response::new(Body::Unary(Some(message)));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
@@ -222,6 +224,13 @@ pub(super) trait Encode {
 /// An encoded answer: prefix and message.
 #[derive(Debug)]
 pub(super) struct Encoded(pub(super) Bytes);
+
+impl Encoded {
+    /// The message without its prefix.
+    pub(super) fn message(&self) -> Bytes {
+        self.0.slice(PREFIX_BYTES.min(self.0.len())..)
+    }
+}
 
 impl Encode for Encoded {
     fn encoded(self) -> Result<Encoded, Status> {

@@ -9,10 +9,8 @@ use tonic::Status;
 
 use super::Server;
 use super::error::status;
-use super::kv::{observe, propose};
+use super::kv::propose;
 use crate::auth::{Credentials, Demand};
-use crate::clock;
-use crate::metrics::Operation;
 use crate::node::{Op, Reply};
 use crate::pb::{
     AuthDisableRequest, AuthDisableResponse, AuthEnableRequest, AuthEnableResponse,
@@ -62,16 +60,13 @@ fn credentials(parts: &Parts) -> Credentials {
 }
 
 macro_rules! handlers {
-    ($($handler:ident $kind:ident $operation:ident($request:ty) -> $response:ty;)*) => {
+    ($($handler:ident $kind:ident($request:ty) -> $response:ty;)*) => {
         $(pub(super) async fn $handler(
             self: Arc<Self>,
             who: Credentials,
             request: $request,
         ) -> Result<$response, Status> {
-            let start = clock::instant();
-            let result = propose!(self, &who, $kind, request);
-            observe(Operation::$operation, start, &result);
-            result
+            propose!(self, &who, $kind, request)
         })*
     };
 }
@@ -95,33 +90,30 @@ impl Server {
         _: Credentials,
         request: AuthenticateRequest,
     ) -> Result<AuthenticateResponse, Status> {
-        let start = clock::instant();
-        let result = self.node.authenticate(request).await.map_err(status);
-        observe(Operation::Authenticate, start, &result);
-        result
+        self.node.authenticate(request).await.map_err(status)
     }
 
     handlers! {
-        auth_enable AuthEnable AuthEnable(AuthEnableRequest) -> AuthEnableResponse;
-        auth_disable AuthDisable AuthDisable(AuthDisableRequest) -> AuthDisableResponse;
-        auth_status AuthStatus AuthStatus(AuthStatusRequest) -> AuthStatusResponse;
-        user_add UserAdd UserAdd(AuthUserAddRequest) -> AuthUserAddResponse;
-        user_get UserGet UserGet(AuthUserGetRequest) -> AuthUserGetResponse;
-        user_list UserList UserList(AuthUserListRequest) -> AuthUserListResponse;
-        user_delete UserDelete UserDelete(AuthUserDeleteRequest) -> AuthUserDeleteResponse;
-        user_change_password UserChangePassword UserChangePassword
+        auth_enable AuthEnable(AuthEnableRequest) -> AuthEnableResponse;
+        auth_disable AuthDisable(AuthDisableRequest) -> AuthDisableResponse;
+        auth_status AuthStatus(AuthStatusRequest) -> AuthStatusResponse;
+        user_add UserAdd(AuthUserAddRequest) -> AuthUserAddResponse;
+        user_get UserGet(AuthUserGetRequest) -> AuthUserGetResponse;
+        user_list UserList(AuthUserListRequest) -> AuthUserListResponse;
+        user_delete UserDelete(AuthUserDeleteRequest) -> AuthUserDeleteResponse;
+        user_change_password UserChangePassword
             (AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse;
-        user_grant_role UserGrantRole UserGrantRole
+        user_grant_role UserGrantRole
             (AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse;
-        user_revoke_role UserRevokeRole UserRevokeRole
+        user_revoke_role UserRevokeRole
             (AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse;
-        role_add RoleAdd RoleAdd(AuthRoleAddRequest) -> AuthRoleAddResponse;
-        role_get RoleGet RoleGet(AuthRoleGetRequest) -> AuthRoleGetResponse;
-        role_list RoleList RoleList(AuthRoleListRequest) -> AuthRoleListResponse;
-        role_delete RoleDelete RoleDelete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse;
-        role_grant_permission RoleGrantPermission RoleGrantPermission
+        role_add RoleAdd(AuthRoleAddRequest) -> AuthRoleAddResponse;
+        role_get RoleGet(AuthRoleGetRequest) -> AuthRoleGetResponse;
+        role_list RoleList(AuthRoleListRequest) -> AuthRoleListResponse;
+        role_delete RoleDelete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse;
+        role_grant_permission RoleGrantPermission
             (AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse;
-        role_revoke_permission RoleRevokePermission RoleRevokePermission
+        role_revoke_permission RoleRevokePermission
             (AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse;
     }
 }

@@ -13,6 +13,8 @@
 //! `hasleader`, when there was none for three election timeouts.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +33,7 @@ use super::answer::{self, BoxError, Encode, Encoded, Ending, Output};
 use super::error::Error;
 use super::metadata::{self, Deadline};
 use super::request::{self, Cardinality, Requests};
+use super::stats::{self, Shown};
 use crate::auth::{Credentials, Demand};
 use crate::clock;
 use crate::metrics::{self, CallKind, Method};
@@ -39,6 +42,20 @@ use crate::pb::tolerant::{self, Malformed};
 
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+
+/// The head of a request, and where it came from.
+pub(super) struct Head {
+    pub(super) parts: Parts,
+    pub(super) remote: Option<SocketAddr>,
+}
+
+impl Deref for Head {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
 
 /// A row of the table of methods, with the counters of its method.
 pub(super) struct Route {
@@ -55,7 +72,7 @@ impl Server {
     pub(super) fn unary<M, R, B, F>(
         self: &Arc<Self>,
         route: &'static Route,
-        parts: &Parts,
+        head: &Head,
         body: B,
         handler: F,
     ) -> impl Future<Output = Output>
@@ -66,7 +83,7 @@ impl Server {
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
     {
-        self.unary_of(tolerant::message, route, parts, body, handler)
+        self.unary_of(tolerant::message, route, head, body, handler)
     }
 
     /// Runs a unary call whose message is decoded by `decoded`. Like etcd, whose interceptors run
@@ -75,43 +92,51 @@ impl Server {
         self: &Arc<Self>,
         decoded: fn(Bytes) -> Result<M, Malformed>,
         route: &'static Route,
-        parts: &Parts,
+        head: &Head,
         mut body: B,
         handler: F,
     ) -> Output
     where
+        M: Shaped,
         R: Encode,
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
     {
-        let (method, headers) = (&route.method, &parts.headers);
+        let (method, headers) = (&route.method, &head.headers);
         let bytes_max = self.config.message_bytes_max();
-        let request =
-            request::decode(Cardinality::One, headers, &mut body, bytes_max, decoded).await;
+        let request = request::decode(Cardinality::One, headers, &mut body, bytes_max, |message| {
+            let shown = Shown::new(M::SHAPE, &message);
+            Ok((decoded(message)?, shown))
+        })
+        .await;
         // The rest of the body is discarded: bytes behind the message must not hold the
         // connection's room while the handler runs.
         drop(body);
-        let request = match request {
+        let (request, shown) = match request {
             Ok(request) => request,
             Err(status) => return answer::failure(&status),
         };
         let mut call = Call::start(method);
+        let mut is_handled = false;
         method.received.inc();
         // Boxed, so that a call that still waits for its message does not hold the memory of the
         // handler's future.
         let answer = Box::pin(async {
-            self.admit(&parts.headers, route)?;
-            let who = self.identify(parts, &route.demand).await?;
+            self.admit(headers, route)?;
+            is_handled = true;
+            let who = self.identify(head, &route.demand).await?;
             handler(Arc::clone(self), who, request).await?.encoded()
         });
-        let answer = match stated_limit(parts) {
+        let answer = match stated_limit(head) {
             None => answer.await,
             Some(limit) => tokio::time::timeout(limit, answer)
                 .await
                 .unwrap_or_else(|_| Err(Error::DeadlineExceeded.into())),
         };
-        call.finish(&answer, self.config.warning_duration);
+        let took = call.finish(&answer);
+        let expected = self.config.warning_duration;
+        stats::log(method, head.remote, took, expected, &shown, answer.as_ref(), is_handled);
         match answer {
             Ok(message) => answer::success(message),
             Err(status) => answer::failure(&status),
@@ -297,21 +322,15 @@ impl Call {
         (self.method, self.start)
     }
 
-    fn finish(&mut self, answer: &Result<Encoded, Status>, warning: Duration) {
+    /// Counts the answer, and returns how long it took.
+    fn finish(&mut self, answer: &Result<Encoded, Status>) -> Duration {
         self.finished = true;
-        let took = self.start.elapsed();
+        let took = stats::since(self.start);
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
         // As in etcd, an error counts as a message, too.
         self.method.sent.inc();
         self.method.handled(code as usize, took.as_secs_f64());
-        if took > warning {
-            tracing::warn!(
-                "time spent" = %format!("{took:?}"),
-                "response type" = %format!("/{}/{}", self.method.service, self.method.name),
-                "response size" = answer.as_ref().map_or(0, |Encoded(bytes)| bytes.len()),
-                "request stats"
-            );
-        }
+        took
     }
 }
 

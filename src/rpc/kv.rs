@@ -1,7 +1,8 @@
 //! KV: ranges, puts, deletes, transactions, compactions.
 
+use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
@@ -10,14 +11,14 @@ use tonic::Status;
 
 use super::answer::{Encode, Encoded};
 use super::error::{Error, status};
-use super::{Server, check};
+use super::{Server, check, stats};
 use crate::auth::Credentials;
 use crate::clock;
 use crate::limits::{STREAM_CHUNK_ROWS, TXN_DEPTH_MAX};
 use crate::metrics::{self, Operation};
 use crate::node::{self, Op, Reply};
+use crate::pb::loggable;
 use crate::pb::logged::logged;
-use crate::pb::nested;
 use crate::pb::shapes::Shaped as _;
 use crate::pb::tolerant::{self, Below, Malformed};
 use crate::pb::{
@@ -61,28 +62,52 @@ pub(super) fn decoded_txn(bytes: Bytes) -> Result<TxnRequest, Malformed> {
     tolerant::transaction(bytes, TXN_DEPTH_MAX, Below::Cut)
 }
 
-pub(super) fn observe<T>(operation: Operation, start: Instant, result: &Result<T, Status>) {
-    metrics::request_seconds(operation, result.is_ok()).observe(start.elapsed().as_secs_f64());
+/// The answer to a read, encoded where it was read.
+type Read = Result<Result<Encoded, Status>, node::Error>;
+
+/// The times of a read that goes past the log.
+struct Reading {
+    operation: Operation,
+    start: Instant,
+    /// When a range had the index that it waited for.
+    range_began: Option<Instant>,
+    took: Duration,
+}
+
+impl Reading {
+    fn begin(operation: Operation) -> Self {
+        let (start, took) = (clock::instant(), Duration::ZERO);
+        Self { operation, start, range_began: None, took }
+    }
+
+    fn ended(&mut self, result: &Read) {
+        let (now, is_ok) = (clock::instant(), matches!(result, Ok(Ok(_))));
+        self.took = now.saturating_duration_since(self.start);
+        metrics::request_seconds(self.operation, is_ok).observe(self.took.as_secs_f64());
+        if let Some(began) = self.range_began {
+            let took = now.saturating_duration_since(began);
+            metrics::range_seconds(is_ok).observe(took.as_secs_f64());
+        }
+    }
 }
 
 impl Server {
-    /// Logs a read that took too long, as etcd does.
+    /// Logs a read that took too long, as etcd does; `rows` says how many rows the answer has.
     fn warn_if_slow(
         &self,
         prefix: &str,
-        start: Instant,
+        reading: &Reading,
         request: impl FnOnce() -> String,
-        result: &Result<Encoded, Status>,
+        result: &Read,
+        rows: fn(&Encoded) -> String,
     ) {
         let expected = self.config.warning_apply_duration;
-        let answer = result.as_ref().map(|Encoded(bytes)| Some(bytes.len()));
-        node::warn_if_slow(
-            prefix,
-            start.elapsed(),
-            expected,
-            request,
-            answer.map_err(Status::message),
-        );
+        let answer = match result {
+            Ok(Ok(encoded)) => Ok(|| format!("{} size:{}", rows(encoded), encoded.message().len())),
+            Ok(Err(status)) => Err(status as &dyn Display),
+            Err(error) => Err(error as &dyn Display),
+        };
+        node::warn_if_slow(prefix, reading.took, expected, request, answer);
     }
 
     pub(super) async fn range(
@@ -94,13 +119,13 @@ impl Server {
             return Err(Error::NotSupportedForLearner.into());
         }
         check::range(&request)?;
-        let start = clock::instant();
-        let result = self.node.range_as(&who, &request, Encode::encoded).await;
-        let result = result.map_err(status).and_then(|encoded| encoded);
-        observe(Operation::Range, start, &result);
+        let mut reading = Reading::begin(Operation::Range);
+        let began = &mut reading.range_began;
+        let result = self.node.range_as(&who, &request, began, Encode::encoded).await;
+        reading.ended(&result);
         let request = || logged(RangeRequest::SHAPE, &request.encode_to_vec());
-        self.warn_if_slow("read-only range ", start, request, &result);
-        result
+        self.warn_if_slow("read-only range ", &reading, request, &result, stats::rows_of_range);
+        result.map_err(status)?
     }
 
     pub(super) async fn put(
@@ -110,10 +135,7 @@ impl Server {
     ) -> Result<raw::PutResponse, Status> {
         let request = within_quota!(self, Put, request);
         check::put(&request)?;
-        let start = clock::instant();
-        let result = propose!(self, &who, Put, request);
-        observe(Operation::Put, start, &result);
-        result
+        propose!(self, &who, Put, request)
     }
 
     pub(super) async fn delete_range(
@@ -122,10 +144,7 @@ impl Server {
         request: DeleteRangeRequest,
     ) -> Result<raw::DeleteRangeResponse, Status> {
         check::delete_range(&request)?;
-        let start = clock::instant();
-        let result = propose!(self, &who, DeleteRange, request);
-        observe(Operation::DeleteRange, start, &result);
-        result
+        propose!(self, &who, DeleteRange, request)
     }
 
     pub(super) async fn txn(
@@ -135,22 +154,15 @@ impl Server {
     ) -> Result<Encoded, Status> {
         let request = within_quota!(self, Txn, request);
         check::txn(&request, self.config.txn_ops_max)?;
-        let start = clock::instant();
         if check::is_read_only(&request) {
+            let mut reading = Reading::begin(Operation::ReadonlyTxn);
             let result = self.node.read_txn_as(&who, &request, Encode::encoded).await;
-            let result = result.map_err(status).and_then(|encoded| encoded);
-            observe(Operation::ReadonlyTxn, start, &result);
-            let request = || {
-                let mut bytes = Vec::new();
-                nested::encode(&request, &mut bytes);
-                logged(TxnRequest::SHAPE, &bytes)
-            };
-            self.warn_if_slow("read-only txn ", start, request, &result);
-            return result;
+            reading.ended(&result);
+            let request = || loggable::txn(&request);
+            self.warn_if_slow("read-only txn ", &reading, request, &result, stats::rows_of_txn);
+            return result.map_err(status)?;
         }
-        let result = propose!(self, &who, Txn, request);
-        observe(Operation::Txn, start, &result);
-        result?.encoded()
+        propose!(self, &who, Txn, request)?.encoded()
     }
 
     pub(super) async fn compact(
@@ -158,10 +170,7 @@ impl Server {
         who: Credentials,
         request: CompactionRequest,
     ) -> Result<CompactionResponse, Status> {
-        let start = clock::instant();
-        let result = propose!(self, &who, Compaction, request);
-        observe(Operation::Compaction, start, &result);
-        result
+        propose!(self, &who, Compaction, request)
     }
 
     pub(super) async fn range_stream(
@@ -207,7 +216,14 @@ impl Chunks {
     /// The next chunk, and whether it is the last. Only the last one carries header, `more` and
     /// count.
     async fn next(&mut self) -> Result<(raw::RangeStreamResponse, bool), node::Error> {
-        let mut range = self.server.node.range(&self.who, &self.request).await?;
+        let mut began = None;
+        let (node, who, request) = (&self.server.node, &self.who, &self.request);
+        let range = node.range_as(who, request, &mut began, |response| response).await;
+        if let Some(began) = began {
+            let took = clock::instant().saturating_duration_since(began);
+            metrics::range_seconds(range.is_ok()).observe(took.as_secs_f64());
+        }
+        let mut range = range?;
         let header = self.header.get_or_insert_with(|| range.header.unwrap_or_default()).to_owned();
         if self.request.count_only {
             let response = raw::RangeResponse {

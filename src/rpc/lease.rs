@@ -10,6 +10,7 @@ use super::error::status;
 use super::kv::{propose, within_quota};
 use super::request::Requests;
 use crate::auth::Credentials;
+use crate::metrics;
 use crate::node::{Op, Reply};
 use crate::pb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -80,7 +81,10 @@ impl Server {
             let (server, who, mut requests) = state?;
             let request = match requests.message().await {
                 Ok(request) => request?,
-                Err(error) => return Some((Err(error), None)),
+                Err(error) => {
+                    metrics::stream_failed("lease-keepalive");
+                    return Some((Err(error), None));
+                }
             };
             match server.keep_alive(&who, request.id).await {
                 Ok(response) => Some((Ok(response), Some((server, who, requests)))),

@@ -30,6 +30,7 @@ mod recipe;
 mod request;
 mod routes;
 mod space;
+mod stats;
 mod watch;
 
 use std::sync::Arc;

@@ -115,7 +115,7 @@ pub(super) async fn decode<M, B>(
     headers: &HeaderMap,
     body: B,
     bytes_max: usize,
-    decoded: fn(Bytes) -> Result<M, Malformed>,
+    decoded: impl FnOnce(Bytes) -> Result<M, Malformed>,
 ) -> Result<M, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -126,6 +126,7 @@ where
     // future in its own state.
     let reading = pin!(read(cardinality, encoding, body, bytes_max));
     let message = within(REQUEST_BODY_TIMEOUT, reading).await?;
+    metrics::client_received_bytes().inc_by(message.len() as u64);
     decoded(message).map_err(|error| cardinality.garbled(&error))
 }
 
@@ -245,7 +246,16 @@ pub(super) struct Requests<M> {
     encoding: Encoding,
     bytes_max: usize,
     method: &'static metrics::Method,
+    /// Whether the handler waits for a message.
+    receives: bool,
     message: PhantomData<fn() -> M>,
+}
+
+impl<M> Drop for Requests<M> {
+    /// A client that hangs up ends the wait for a message, which counts in etcd as well.
+    fn drop(&mut self) {
+        self.method.received.inc_by(u64::from(self.receives));
+    }
 }
 
 impl<M: Message + Default + Shaped> Requests<M> {
@@ -266,6 +276,7 @@ impl<M: Message + Default + Shaped> Requests<M> {
             encoding: Encoding::of(headers)?,
             bytes_max,
             method,
+            receives: false,
             message: PhantomData,
         })
     }
@@ -274,8 +285,10 @@ impl<M: Message + Default + Shaped> Requests<M> {
     /// in grpc-go. Cancel-safe: bytes that were read stay in `buffer` for the next call. Counts as
     /// a message in any case, as in etcd.
     pub(super) async fn message(&mut self) -> Result<Option<M>, Status> {
+        self.receives = true;
         let message = self.next().await;
         self.method.received.inc();
+        self.receives = false;
         message
     }
 
@@ -318,6 +331,7 @@ impl<M: Message + Default + Shaped> Requests<M> {
         }
         self.prefix = None;
         self.encoding.check(flag)?;
+        metrics::client_received_bytes().inc_by(length as u64);
         let message = tolerant::message(self.buffer.split_to(length).freeze())
             .map_err(|error| Cardinality::Stream.garbled(&error))?;
         Ok(Some(message))

@@ -9,6 +9,7 @@
 //! caller. Other rooms see the methods' names in [`METHODS`], and nothing else of the table.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use http_body::Body as HttpBody;
 use tonic::Status;
 
 use super::answer::{self, BoxError, Output};
-use super::call::{Route, refuse};
+use super::call::{Head, Route, refuse};
 use super::{Server, kv};
 use crate::auth::Demand;
 use crate::metrics::{self, CallKind, Method};
@@ -103,43 +104,46 @@ macro_rules! routes {
             /// Answers one request, whatever it is. Calls that wait for their message should hold
             /// little memory. The state of each async function includes its arguments, so few of
             /// them are nested here, and what runs after the message has arrived is boxed.
+            /// `remote` is the client's address, for the log.
             pub fn call<B>(
                 self: Arc<Self>,
                 request: Request<B>,
+                remote: Option<SocketAddr>,
             ) -> impl Future<Output = Output> + Send
             where
                 B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
                 B::Error: Into<BoxError> + Send + Sync,
             {
-                let (mut parts, body) = request.into_parts();
+                let (parts, body) = request.into_parts();
+                let mut head = Head { parts, remote };
                 async move {
                     let mut answer = 'answered: {
-                        if let Some(refusal) = refuse(&mut parts) {
+                        if let Some(refusal) = refuse(&mut head.parts) {
                             break 'answered refusal;
                         }
                         $(if_often! { $how,
-                            if path(&parts) == concat!("/", $service, "/", $name) {
+                            if path(&head) == concat!("/", $service, "/", $name) {
                                 let route = &ROUTES[const { index($service, $name) }];
                                 break 'answered self
-                                    .$shape($($decoded,)? route, &parts, body, Self::$handler)
+                                    .$shape($($decoded,)? route, &head, body, Self::$handler)
                                     .await;
                             }
                         })*
-                        Box::pin(self.seldom(&parts, body)).await
+                        Box::pin(self.seldom(&head, body)).await
                     };
-                    if let Some(content_type) = answer::echoed_content_type(&parts.headers) {
+                    if let Some(content_type) = answer::echoed_content_type(&head.headers) {
                         answer.headers_mut().insert(CONTENT_TYPE, content_type);
                     }
                     answer
                 }
             }
 
-            async fn seldom<B>(self: Arc<Self>, parts: &Parts, body: B) -> Output
+            async fn seldom<B>(self: Arc<Self>, head: &Head, body: B) -> Output
             where
                 B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
                 B::Error: Into<BoxError> + Send + Sync,
             {
-                let path = path(parts);
+                let path = path(head);
                 let split = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'));
                 let Some((service, name)) = split else {
                     let text = format!("malformed method name: {path:?}");
@@ -148,7 +152,7 @@ macro_rules! routes {
                 match (service, name) {
                     $(($service, $name) => {
                         let route = &ROUTES[const { index($service, $name) }];
-                        self.$shape($($decoded,)? route, parts, body, Self::$handler).await
+                        self.$shape($($decoded,)? route, head, body, Self::$handler).await
                     })*
                     _ => unknown(service, name),
                 }

@@ -20,6 +20,7 @@ use super::Server;
 use super::error::{Error, status};
 use super::request::Requests;
 use crate::auth::Credentials;
+use crate::clock;
 use crate::metrics;
 use crate::mvcc::{Change, ChangeKind};
 use crate::node::{self, PREVIOUS_INLINE_MAX, WatchError, WatchStream};
@@ -58,6 +59,36 @@ struct WatchResponses {
     /// The events that are being sent, in one response or several fragments.
     sending: Option<SendingEvents>,
     ticks: Interval,
+    /// What the responses that are under way come from, until the consumer asks for more.
+    under_way: Option<UnderWay>,
+}
+
+/// An item that is being turned into responses and sent, and when it was taken.
+struct UnderWay {
+    since: std::time::Instant,
+    kind: ItemKind,
+}
+
+enum ItemKind {
+    /// The answer to a request for a watcher.
+    Control,
+    /// A number of events; none in a notification of progress.
+    Events(usize),
+}
+
+impl UnderWay {
+    fn observe(&self, now: std::time::Instant) {
+        let seconds = now.saturating_duration_since(self.since).as_secs_f64();
+        match self.kind {
+            ItemKind::Control => metrics::watch_send_control_seconds().observe(seconds),
+            ItemKind::Events(count) => {
+                metrics::watch_send_seconds().observe(seconds);
+                if count > 0 {
+                    metrics::watch_send_event_seconds().observe(seconds / count as f64);
+                }
+            }
+        }
+    }
 }
 
 impl Server {
@@ -83,6 +114,7 @@ impl Server {
             queued: VecDeque::new(),
             sending: None,
             ticks,
+            under_way: None,
         };
         stream::unfold(Some(session), |session| async {
             let mut session = session?;
@@ -107,6 +139,14 @@ impl Drop for WatchResponses {
 
 impl WatchResponses {
     async fn next(&mut self) -> Result<WatchResponse, Status> {
+        // Read at most once for each response: one item ends when the next is taken.
+        let mut now = None;
+        if self.queued.is_empty()
+            && self.sending.is_none()
+            && let Some(under_way) = self.under_way.take()
+        {
+            under_way.observe(*now.insert(clock::instant()));
+        }
         loop {
             if let Some(response) = self.queued.pop_front() {
                 return Ok(response);
@@ -121,10 +161,15 @@ impl WatchResponses {
                 continue;
             }
             match self.stream.next() {
-                Next::Item(item) => self.send(item),
+                Next::Item(item) => {
+                    let since = now.unwrap_or_else(clock::instant);
+                    self.under_way = Some(UnderWay { since, kind: kind_of(&item) });
+                    self.send(item);
+                }
                 Next::CatchUp => self.stream.catch_up().await.map_err(status)?,
                 Next::Wait => self.wait().await?,
             }
+            now = None;
         }
     }
 
@@ -167,7 +212,10 @@ impl WatchResponses {
                 self.requests = None;
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                metrics::stream_failed("watch");
+                Err(error)
+            }
         }
     }
 
@@ -231,6 +279,7 @@ impl WatchResponses {
     }
 
     fn tell_progress(&mut self) {
+        let began = clock::instant();
         for (watch_id, options) in &mut self.options {
             if let Some(may_tell) = &mut options.progress
                 && std::mem::replace(may_tell, true)
@@ -238,6 +287,8 @@ impl WatchResponses {
                 self.stream.notify_progress(*watch_id);
             }
         }
+        let took = clock::instant().saturating_duration_since(began);
+        metrics::watch_send_progress_seconds().observe(took.as_secs_f64());
     }
 
     /// Turns an item into a response, or into events to send. Headers carry the item's revision as
@@ -332,6 +383,14 @@ impl WatchResponses {
     #[expect(clippy::unnecessary_wraps, reason = "the form in which responses hold it")]
     fn header(&self, revision: i64) -> Option<ResponseHeader> {
         Some(ResponseHeader { revision, ..self.server.node.header() })
+    }
+}
+
+fn kind_of(item: &Item) -> ItemKind {
+    match item {
+        Item::Created { .. } | Item::Canceled { .. } => ItemKind::Control,
+        Item::Progress { .. } | Item::Compacted { .. } => ItemKind::Events(0),
+        Item::Events { changes, .. } => ItemKind::Events(changes.len()),
     }
 }
 

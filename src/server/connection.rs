@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,8 @@ use crate::{limits, rpc};
 pub(super) struct Origin {
     pub is_secured: bool,
     pub user: Option<CommonName>,
+    /// None for a socket of the system's own, which has no address.
+    pub remote: Option<SocketAddr>,
 }
 
 /// Serves a connection until it ends.
@@ -133,7 +136,7 @@ async fn http2_connection<S>(
                 (Some(rpc), true) => {
                     let unfinished = account.unfinished();
                     let request = request.map(|body| CountedRequestBody::new(body, unfinished));
-                    rpc.call(request).await.map(AnswerBody::Grpc)
+                    rpc.call(request, origin.remote).await.map(AnswerBody::Grpc)
                 }
                 (Some(_), false) => rpc::too_many_requests().map(AnswerBody::Grpc),
                 (None, true) => front.http2(request, kind, &account).await?,
@@ -309,7 +312,7 @@ impl Front {
         }
         let origins = self.http.origins(&parts.headers);
         let request = Request::from_parts(parts, body);
-        let origin = origin(kind, account, None);
+        let origin = origin(kind, account, None, self.origin.remote);
         let part = account.unfinished().incomplete();
         match websocket::accept(gateway, request, origin, part) {
             Ok((answer, call)) => {
@@ -393,7 +396,7 @@ impl Front {
                 Response::new(AnswerBody::Http(Full::default()))
             }
             None => {
-                let origin = origin(kind, account, line);
+                let origin = origin(kind, account, line, self.origin.remote);
                 Arc::clone(gateway).answer(parts, body, origin).await.map(AnswerBody::Json)
             }
         };
@@ -414,9 +417,10 @@ fn origin(
     kind: AnswerSize,
     account: &Arc<Account>,
     line: Option<Arc<dyn Line>>,
+    remote: Option<SocketAddr>,
 ) -> gateway::Origin {
     let unsent = Arc::new(OfAccount(Arc::clone(account), kind));
-    gateway::Origin { unsent, incomplete: account.unfinished().incomplete(), line }
+    gateway::Origin { unsent, incomplete: account.unfinished().incomplete(), line, remote }
 }
 
 /// Runs a connection until it ends or `closing` resolves. When the server stops, the connection

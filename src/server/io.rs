@@ -23,7 +23,6 @@ use super::inbound::Inbound;
 use super::outbox::Account;
 use crate::clock;
 use crate::limits::{self, PING_STRIKES_MAX};
-use crate::metrics;
 
 /// The connection preface, which an HTTP/2 client sends first (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -240,7 +239,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
             self.first.advance(count);
         }
         let count = buffer.filled().len() - before;
-        metrics::client_received_bytes().inc_by(count as u64);
         if self.is_blocked {
             self.read_blocked += count;
         }
@@ -324,7 +322,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
         self.is_blocked = written.is_pending();
         let Poll::Ready(Ok(count)) = written else { return };
-        metrics::client_sent_bytes().inc_by(*count as u64);
         self.account.took(*count);
         self.read_blocked = self.read_blocked.saturating_sub(*count);
         if let Some(reader) = self.reader.take() {

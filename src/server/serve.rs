@@ -100,7 +100,8 @@ impl Entry {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        connection(stream, Origin::default(), self.services, self.stop).await;
+        let origin = Origin { remote: self.from, ..Origin::default() };
+        connection(stream, origin, self.services, self.stop).await;
     }
 
     /// Serves a connection with TLS or without, as its first byte says: the type of a TLS record is
@@ -149,7 +150,8 @@ impl Entry {
             Ok((stream, name)) => {
                 let name = name.filter(|_| services.names_users && services.port == Port::Client);
                 let user = name.map(|name| CommonName(name.into()));
-                connection(stream, Origin { is_secured: true, user }, services, self.stop).await;
+                let origin = Origin { is_secured: true, user, remote: self.from };
+                connection(stream, origin, services, self.stop).await;
             }
             Err(error) => {
                 let from = self.from.map(|from| from.to_string()).unwrap_or_default();

@@ -529,7 +529,7 @@ async fn the_list_of_hosts_is_for_plain_connections() {
 async fn a_call_takes_little_before_its_message_has_come() {
     let member = Member::start("").await;
     let rpc = member.services.rpc.clone().unwrap();
-    let call = rpc.call(http::Request::new(http_body_util::Full::new(Bytes::new())));
+    let call = rpc.call(http::Request::new(http_body_util::Full::new(Bytes::new())), None);
     let bytes = size_of_val(&call);
     drop(call);
     eprintln!("a call takes {bytes} bytes");

@@ -361,12 +361,16 @@ impl Shared {
             }
             write_step(&mut writer, step)?;
         }
+        let placed = self.options.clock.now();
         writer.commit()?;
         if let Some(changed) = &mut *self.changed.lock() {
             changed.extend(taken.batch.small.keys().cloned());
         }
-        let took = self.options.clock.now().saturating_sub(started);
-        metrics::backend_commit_seconds().observe(took.as_secs_f64());
+        let written = self.options.clock.now();
+        let seconds = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64();
+        metrics::backend_commit_spill_seconds().observe(seconds(started, placed));
+        metrics::backend_commit_write_seconds().observe(seconds(placed, written));
+        metrics::backend_commit_seconds().observe(seconds(started, written));
         Ok(step)
     }
 

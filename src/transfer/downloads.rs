@@ -16,6 +16,7 @@ use super::snapshot::Snapshot;
 use crate::bbolt;
 use crate::clock::Clock;
 use crate::limits::{SNAPSHOT_PIECES_MAX, SNAPSHOT_READER_RATE_MIN, SNAPSHOT_STALL_MAX};
+use crate::metrics;
 use crate::mvcc::CallerGuard;
 use crate::peer::Pace;
 use crate::raft;
@@ -83,6 +84,8 @@ impl Downloads {
             let pumped = supervisor.nice("snapshot-read", move || {
                 let reader = Reader { seat, pieces: sender, began: clock.now(), clock };
                 pump(snapshot, &reader, &mut Pace::new(raft), &runtime);
+                let took = reader.clock.now().saturating_sub(reader.began);
+                metrics::backend_snapshot_seconds().observe(took.as_secs_f64());
             });
             if let Err(error) = pumped.await {
                 tracing::warn!(%error, "a snapshot ended early");

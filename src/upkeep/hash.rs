@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::turns::Turns;
 use super::{Error, Upkeep};
+use crate::clock::Clock;
+use crate::metrics::{self, Histogram};
 use crate::mvcc::{self, CallerGuard, KeyValueHash, Mvcc, ReadCheck};
 use crate::supervise::Gone;
 
@@ -22,6 +24,14 @@ impl HashKv {
     }
 }
 
+/// Does work and notes how long it took.
+fn timed<T>(clock: &dyn Clock, seconds: &Histogram, work: impl FnOnce() -> T) -> T {
+    let begun = clock.now();
+    let done = work();
+    seconds.observe(clock.now().saturating_sub(begun).as_secs_f64());
+    done
+}
+
 impl Upkeep {
     /// The hash of this member's history at `revision` (0: the current one), for its peers.
     pub async fn history_hash(&self, revision: i64) -> Result<HashKv, Error> {
@@ -35,7 +45,11 @@ impl Upkeep {
 
     /// The checksum of the whole backend, for clients.
     pub async fn hash_all(&self) -> Result<u32, Error> {
-        self.read_all(&self.passes.hashes, |mvcc, wanted| mvcc.hash_all(wanted)).await
+        let clock = Arc::clone(&self.context.clock);
+        let hash = move |mvcc: &Mvcc, wanted: &ReadCheck| {
+            timed(&*clock, metrics::hash_seconds(), || mvcc.hash_all(wanted))
+        };
+        self.read_all(&self.passes.hashes, hash).await
     }
 
     /// A hash that a compaction has computed is kept and returned at once; any other takes a pass
@@ -45,8 +59,11 @@ impl Upkeep {
         let (hash, current) = match self.context.mvcc.stored_hash(revision) {
             Some(stored) => stored,
             None => {
-                let hash =
-                    move |mvcc: &Mvcc, wanted: &ReadCheck| mvcc.hash_by_revision(revision, wanted);
+                let clock = Arc::clone(&self.context.clock);
+                let hash = move |mvcc: &Mvcc, wanted: &ReadCheck| {
+                    let hash = || mvcc.hash_by_revision(revision, wanted);
+                    timed(&*clock, metrics::hash_rev_seconds(), hash)
+                };
                 self.read_all(turns, hash).await?
             }
         };

@@ -59,6 +59,21 @@ struct PendingState {
     is_stopping: bool,
 }
 
+/// Counts the part of a compaction that a step was.
+fn observe(step: &Result<SweepStep, mvcc::Error>, took: Duration) {
+    match step {
+        Ok(SweepStep::Thinned) => metrics::index_compaction_pause_millis().observe(millis(took)),
+        Ok(SweepStep::Part | SweepStep::More | SweepStep::Read) => {
+            metrics::compaction_pause_millis().observe(millis(took));
+        }
+        _ => {}
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
 impl Pending {
     /// Sleeps, but not after a stop: the pause between batches is a flag's and can be hours.
     fn rest(&self, time: Duration) {
@@ -225,19 +240,27 @@ impl SweepWorker {
         }
         let (sweep, started) = self.current.as_mut()?;
         let revision = sweep.compaction.revision();
-        match sweep.compaction.step(&self.mvcc, self.batches.rows) {
+        let step_began = self.clock.now();
+        let step = sweep.compaction.step(&self.mvcc, self.batches.rows);
+        observe(&step, self.clock.now().saturating_sub(step_began));
+        match step {
             Ok(SweepStep::Waiting) => {
                 if !sweep.answers.is_empty() {
                     sweep.compaction.hurry(&self.mvcc);
                 }
                 return Some(WAIT);
             }
-            Ok(SweepStep::Thinned) => return Some(limits::INDEX_COMPACT_REST),
+            Ok(SweepStep::Begun | SweepStep::Thinned | SweepStep::Part | SweepStep::Read) => {
+                return Some(limits::INDEX_COMPACT_REST);
+            }
             Ok(SweepStep::More) => return Some(self.batches.pause),
             Ok(SweepStep::Done { deleted, hash }) => {
-                metrics::compacted_keys().inc_by(deleted as u64);
                 let took = self.clock.now().saturating_sub(*started);
                 let sizes = self.mvcc.store_sizes();
+                metrics::compacted_keys().inc_by(deleted as u64);
+                metrics::compaction_millis().observe(millis(took));
+                let seconds = self.clock.unix_nanos() / 1_000_000_000;
+                metrics::compaction_last().set(seconds.cast_signed());
                 tracing::info!(
                     "compact-revision" = revision,
                     took = ?took,

@@ -93,24 +93,22 @@ struct Registry {
 pub struct Hub {
     mvcc: Arc<Mvcc>,
     registry: Mutex<Registry>,
-    buffered: stream::BufferedBytes,
+    buffered: Arc<stream::Buffered>,
 }
 
-/// Numbers of watchers, for metrics.
+/// Numbers of watchers, and of events that wait for them, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub watchers: usize,
     pub lagging: usize,
+    /// Events that wait in the queues of streams.
+    pub pending_events: usize,
 }
 
 impl Hub {
     pub fn new(mvcc: Arc<Mvcc>) -> Arc<Self> {
         let registry = Registry { revision: mvcc.current().revision, ..Registry::default() };
-        Arc::new(Self {
-            mvcc,
-            registry: Mutex::new(registry),
-            buffered: stream::BufferedBytes::default(),
-        })
+        Arc::new(Self { mvcc, registry: Mutex::new(registry), buffered: Arc::default() })
     }
 
     /// The newest revision that was delivered. It is never ahead of the one that readers see.
@@ -120,14 +118,15 @@ impl Hub {
 
     /// Bytes that wait in the streams for their consumers: queued events and history that was read.
     pub fn held_bytes(&self) -> usize {
-        self.buffered.load(Ordering::Relaxed)
+        self.buffered.bytes.load(Ordering::Relaxed)
     }
 
     pub fn counts(&self) -> Counts {
         let registry = self.registry.lock();
         let is_lagging = |w: &&Watcher| matches!(w.state, State::Lagging { .. });
         let lagging = registry.watchers.values().filter(is_lagging).count();
-        Counts { watchers: registry.watchers.len(), lagging }
+        let pending_events = self.buffered.events.load(Ordering::Relaxed);
+        Counts { watchers: registry.watchers.len(), lagging, pending_events }
     }
 
     /// Delivers changes, which readers already see, in revision order up to `revision`. Called on

@@ -59,6 +59,13 @@ impl Item {
             _ => 0,
         }
     }
+
+    fn events(&self) -> usize {
+        match self {
+            Self::Events { changes, .. } => changes.len(),
+            _ => 0,
+        }
+    }
 }
 
 fn bytes_of(change: &Change) -> usize {
@@ -84,18 +91,24 @@ struct Pending {
     lagging: BTreeSet<(i64, u64)>,
 }
 
-/// Bytes that the streams of a member hold, in queues and in pieces of history.
-pub(super) type BufferedBytes = Arc<AtomicUsize>;
+/// What the streams of a member hold.
+#[derive(Default)]
+pub(super) struct Buffered {
+    /// In queues and in pieces of history.
+    pub(super) bytes: AtomicUsize,
+    /// In queues.
+    pub(super) events: AtomicUsize,
+}
 
 pub(super) struct Queue {
     pending: Mutex<Pending>,
     /// Tells the consumer that there is an item to take or history to read.
     filled: Notify,
-    buffered: BufferedBytes,
+    buffered: Arc<Buffered>,
 }
 
 impl Queue {
-    fn new(buffered: BufferedBytes) -> Self {
+    fn new(buffered: Arc<Buffered>) -> Self {
         Self { pending: Mutex::default(), filled: Notify::new(), buffered }
     }
 
@@ -103,7 +116,7 @@ impl Queue {
     /// an empty queue still takes a small item: the queue of a client that reads is mostly empty.
     pub(super) fn offer(&self, item: Item) -> bool {
         let mut pending = self.pending.lock();
-        let is_tight = self.buffered.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX;
+        let is_tight = self.buffered.bytes.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX;
         let is_small = || pending.items.is_empty() && item.bytes() <= limits::WATCH_SMALL_BYTES;
         if pending.is_full() || (is_tight && !is_small()) {
             return false;
@@ -124,7 +137,8 @@ impl Queue {
     fn add(&self, pending: &mut Pending, item: Item) {
         let bytes = item.bytes();
         pending.bytes += bytes;
-        self.buffered.fetch_add(bytes, Ordering::Relaxed);
+        self.buffered.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.buffered.events.fetch_add(item.events(), Ordering::Relaxed);
         pending.items.push_back(item);
     }
 
@@ -144,7 +158,8 @@ impl Queue {
         if let Some(item) = pending.items.pop_front() {
             let bytes = item.bytes();
             pending.bytes -= bytes;
-            self.buffered.fetch_sub(bytes, Ordering::Relaxed);
+            self.buffered.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.buffered.events.fetch_sub(item.events(), Ordering::Relaxed);
             return Next::Item(item);
         }
         if pending.lagging.is_empty() { Next::Wait } else { Next::CatchUp }
@@ -153,7 +168,10 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.buffered.fetch_sub(self.pending.get_mut().bytes, Ordering::Relaxed);
+        let pending = self.pending.get_mut();
+        let events = pending.items.iter().map(Item::events).sum();
+        self.buffered.bytes.fetch_sub(pending.bytes, Ordering::Relaxed);
+        self.buffered.events.fetch_sub(events, Ordering::Relaxed);
     }
 }
 
@@ -171,7 +189,7 @@ struct HistoryPiece {
     revision: i64,
     watchers: VecDeque<LaggingWatcher>,
     bytes: usize,
-    buffered: BufferedBytes,
+    buffered: Arc<Buffered>,
 }
 
 /// A watcher that lags.
@@ -207,7 +225,7 @@ impl HistoryPiece {
 
 impl Drop for HistoryPiece {
     fn drop(&mut self) {
-        self.buffered.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.buffered.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -350,7 +368,8 @@ impl Stream {
             return Ok(());
         }
         let revision = view.current().revision;
-        let is_tight = self.hub.buffered.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX / 2;
+        let is_tight =
+            self.hub.buffered.bytes.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX / 2;
         let bytes_max =
             if is_tight { limits::WATCH_SMALL_BYTES } else { limits::WATCH_CATCH_UP_BYTES };
         let History { changes, to, bytes } = history(&view, &mut behind, revision, bytes_max)?;
@@ -378,7 +397,7 @@ impl Stream {
         drop(registry);
         if !behind.is_empty() {
             let buffered = Arc::clone(&self.hub.buffered);
-            buffered.fetch_add(bytes, Ordering::Relaxed);
+            buffered.bytes.fetch_add(bytes, Ordering::Relaxed);
             let watchers = behind.into();
             *self.piece.lock() =
                 Some(HistoryPiece { changes, revision, watchers, bytes, buffered });

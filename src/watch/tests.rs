@@ -156,7 +156,9 @@ fn a_consumer_that_does_not_read_costs_a_bounded_queue_and_loses_nothing() {
     for _ in 0..puts {
         fixture.put(&["a", "b"]);
     }
-    assert_eq!(fixture.hub.counts(), Counts { watchers: 1, lagging: 1 });
+    let Counts { watchers, lagging, pending_events } = fixture.hub.counts();
+    assert_eq!((watchers, lagging), (1, 1));
+    assert!(pending_events > 0, "the queue is full");
     let mut seen = Vec::new();
     for line in drain(&stream) {
         seen.extend(line.split(' ').skip(2).map(str::to_owned));
@@ -164,7 +166,7 @@ fn a_consumer_that_does_not_read_costs_a_bounded_queue_and_loses_nothing() {
     let expected = (0..puts).flat_map(|n| [format!("a@{}.0", n + 2), format!("b@{}.1", n + 2)]);
     let created = ["@1".to_owned()];
     assert_eq!(seen, created.into_iter().chain(expected).collect::<Vec<_>>());
-    assert_eq!(fixture.hub.counts(), Counts { watchers: 1, lagging: 0 });
+    assert_eq!(fixture.hub.counts(), Counts { watchers: 1, ..Counts::default() });
     drop(stream);
     assert_eq!(fixture.hub.counts(), Counts::default());
 }

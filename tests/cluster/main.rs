@@ -18,6 +18,7 @@ mod leases;
 #[path = "../common/member.rs"]
 mod member;
 mod membership;
+mod metrics;
 #[path = "../common/names.rs"]
 mod names;
 mod nested;
@@ -28,4 +29,7 @@ mod ports;
 mod preload;
 mod proxy;
 mod rebuild;
+#[path = "../common/scrape.rs"]
+#[allow(dead_code, reason = "a suite needs a part of it")]
+mod scrape;
 mod tokens;

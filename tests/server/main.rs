@@ -8,10 +8,12 @@ mod fixture;
 mod flags;
 mod http1;
 mod input;
+mod lines;
 mod logins;
 #[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "../common/member.rs"]
 mod member;
+mod metrics;
 #[path = "../common/names.rs"]
 mod names;
 mod network;
@@ -21,5 +23,7 @@ mod panics;
 mod ports;
 mod process;
 mod relay;
+#[path = "../common/scrape.rs"]
+mod scrape;
 mod slow;
 mod special;

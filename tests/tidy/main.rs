@@ -7,6 +7,7 @@
 //! borders       what only some places may do or name
 //! shape         what each file has to be
 //! dependencies  which crates, and under which licences
+//! metrics       each family of metrics is driven by a test
 //! promises      what the documents promise stands beside the tests that hold it
 //! unused        what only `pub` keeps the compiler from finding
 //! ```
@@ -15,6 +16,7 @@ mod borders;
 mod circles;
 mod dependencies;
 mod layers;
+mod metrics;
 mod paths;
 mod promises;
 mod shape;

@@ -81,7 +81,7 @@ fn flat(text: &str) -> String {
 }
 
 /// Whether a file has a test of this name. Those of a harness of their own are meant as a whole.
-fn has_test(proof: &str) -> bool {
+pub fn has_test(proof: &str) -> bool {
     let (path, name) = proof.split_once("::").unwrap_or((proof, ""));
     let Ok(text) = fs::read_to_string(package().join(path)) else { return false };
     let own = ["tests/sim/", "tests/fuzz/", "tests/history/", "tests/clients/"];

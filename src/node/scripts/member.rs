@@ -195,7 +195,11 @@ impl Member {
             loop {
                 match sweep.step(&self.machine.mvcc, READ_CHUNK_ROWS).unwrap() {
                     SweepStep::Waiting => self.flush(),
-                    SweepStep::Thinned | SweepStep::More => {}
+                    SweepStep::Begun
+                    | SweepStep::Thinned
+                    | SweepStep::Part
+                    | SweepStep::More
+                    | SweepStep::Read => {}
                     SweepStep::Done { deleted, hash } => {
                         results.push((deleted, hash));
                         break;

@@ -8,17 +8,37 @@ use heed::{RoTxn, WithoutTls};
 
 use super::{Env, Table, named};
 use crate::limits::{RECORD_CHUNK_BYTES, RECORD_INLINE_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::metrics;
 use crate::store::schema::{self, Bucket, RevKey};
 use crate::store::{Error, Pair, Row, RowSize, Sizes, record};
 use crate::types::Revision;
 
 /// A read transaction that may last for minutes: it owns its environment.
-pub(in crate::store) type Pinned = RoTxn<'static, WithoutTls>;
+pub(in crate::store) struct Pinned {
+    txn: RoTxn<'static, WithoutTls>,
+    _open: Open,
+}
 
 /// A transaction of the reader's own, or one that a snapshot has pinned.
 pub(super) enum Txn<'e> {
-    Own(RoTxn<'e, WithoutTls>),
+    Own(RoTxn<'e, WithoutTls>, Open),
     Pinned(&'e Pinned),
+}
+
+/// Counts a transaction among those that are open.
+pub(super) struct Open;
+
+impl Open {
+    fn count() -> Self {
+        metrics::db_open_reads().inc();
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::db_open_reads().dec();
+    }
 }
 
 impl<'e> Deref for Txn<'e> {
@@ -26,8 +46,8 @@ impl<'e> Deref for Txn<'e> {
 
     fn deref(&self) -> &Self::Target {
         match self {
-            Self::Own(txn) => txn,
-            Self::Pinned(txn) => txn,
+            Self::Own(txn, _) => txn,
+            Self::Pinned(pinned) => &pinned.txn,
         }
     }
 }
@@ -46,12 +66,13 @@ impl Env {
             faults.read().map_err(Error::io(&self.file))?;
         }
         let txn = self.env.read_txn().map_err(|error| named(&self.file, error))?;
-        Ok(Reader { env: self, txn: Txn::Own(txn) })
+        Ok(Reader { env: self, txn: Txn::Own(txn, Open::count()) })
     }
 
     /// A read transaction that sees the state of the last commit until it is dropped.
     pub(in crate::store) fn pin(&self) -> Result<Pinned, Error> {
-        self.env.clone().static_read_txn().map_err(|error| named(&self.file, error))
+        let txn = self.env.clone().static_read_txn().map_err(|error| named(&self.file, error))?;
+        Ok(Pinned { txn, _open: Open::count() })
     }
 
     /// A reader over the pinned transaction `txn`, which must be one of this environment.

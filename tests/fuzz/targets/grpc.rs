@@ -206,7 +206,7 @@ impl Grpc {
         if let Some(token) = token.and_then(|token| token.parse().ok()) {
             request.headers_mut().insert("token", token);
         }
-        let Some(mut answer) = member.wait(Arc::clone(&member.rpc).call(request)) else {
+        let Some(mut answer) = member.wait(Arc::clone(&member.rpc).call(request, None)) else {
             notes.text(&format!("{name} waits"));
             return Vec::new();
         };
