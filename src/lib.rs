@@ -15,7 +15,7 @@
 //! | 3 | `apply`, `watch`, `raft` | the state machine, the event hub, the log and consensus |
 //! | 2 | `mvcc`, `lease`, `auth`, `members` | the state by subject |
 //! | 1 | `store`, `bbolt`, `dns` | LMDB, etcd's snapshot file, SRV records |
-//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `supervise`, `tls`, `files`, `go`, `planted` | messages, values, bounds, time and chance, gauges, threads and tasks, secured streams, files that are regular, Go's text forms, bugs for tests |
+//! | 0 | `pb`, `types`, `limits`, `clock`, `metrics`, `supervise`, `tls`, `files`, `go`, `trace`, `planted` | messages, values, bounds, time and chance, gauges, threads and tasks, secured streams, files that are regular, Go's text forms, spans, bugs for tests |
 //!
 //! Beside them `client` and `cert` use layer 0 only and serve `server`, and `cli` stands above all.
 
@@ -59,6 +59,7 @@ pub mod server;
 pub mod store;
 pub mod supervise;
 pub mod tls;
+pub mod trace;
 pub mod transfer;
 pub mod types;
 pub mod upkeep;

@@ -32,6 +32,8 @@ mod tests;
 
 use bytes::Bytes;
 
+use crate::trace;
+
 pub use demand::{Access, Demand, LeaseKeys};
 pub use state::{Auth, Malformed};
 pub use tokens::Tokens;
@@ -101,17 +103,31 @@ pub enum TokenError {
 }
 
 /// What a call presents to prove its caller. Not verified yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Every door of `node` takes them, so the call's span goes the same way. It proves nothing.
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     /// The metadata `token`, or if there is none `authorization`.
     token: Option<Bytes>,
     /// The common name in the client's certificate, which the connection has verified.
     common_name: Option<String>,
+    span: trace::Context,
 }
 
 impl Credentials {
     pub fn token(token: Option<Bytes>) -> Self {
-        Self { token, common_name: None }
+        Self { token, ..Self::default() }
+    }
+
+    /// Sets what the spans hang under that are made for the call.
+    #[must_use]
+    pub fn within(mut self, span: trace::Context) -> Self {
+        self.span = span;
+        self
+    }
+
+    pub fn span(&self) -> &trace::Context {
+        &self.span
     }
 
     /// Adds the common name of the verified leaf certificate. To be given only where clients must

@@ -144,6 +144,9 @@ impl Gateway {
             return Err(Status::unimplemented("Method Not Allowed"));
         }
         let mut call = request::call(route, &parts.headers)?;
+        if let Some(local) = parts.extensions.get::<rpc::LocalAddress>() {
+            call.extensions_mut().insert(local.clone());
+        }
         let bytes_max = self.rpc.message_bytes_max();
         *call.body_mut() = if route.takes_many {
             request::Body::Many(request::Documents::new(route, body, origin.incomplete, bytes_max))

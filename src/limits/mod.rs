@@ -937,6 +937,29 @@ pub const CHECK_KEYS_MAX: usize = 4 << 20;
 /// long names.
 pub const CHECK_REPORT_BYTES_MAX: u64 = 16 << 20;
 
+/// Spans that have ended and wait to be sent, with what a batch holds at most: the defaults of
+/// OpenTelemetry's SDKs, which etcd uses. What comes while the queue is full is dropped and counted.
+pub const TRACE_SPANS_QUEUED_MAX: usize = 2048;
+pub const TRACE_BATCH_SPANS_MAX: usize = 512;
+/// How long a batch waits for more spans; likewise.
+pub const TRACE_BATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes of a text in a span: a key may have a megabyte. With two of them in each span, a batch
+/// stays below the 4 MiB that a collector takes in one message, and a full queue below 16 MiB.
+pub const TRACE_TEXT_BYTES_MAX: usize = 1024;
+/// Events of a span that are kept; the default of OpenTelemetry's SDKs.
+pub const TRACE_EVENTS_MAX: usize = 128;
+/// How long a batch is tried to be sent, and the pauses between two attempts. While the collector
+/// is away, spans wait in the queue for so long and are then dropped batch by batch.
+pub const TRACE_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const TRACE_EXPORT_RETRY: Duration = Duration::from_secs(1);
+pub const TRACE_EXPORT_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a collector's answer, which says little more than how many spans it refused.
+pub const TRACE_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How long a stop waits for the spans that are left to be sent.
+pub const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Shortest time between two log lines about spans that could not be sent.
+pub const TRACE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Largest file that is read as one of a few lines, such as CURRENT: rusd writes none that is
 /// longer.
 pub const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;

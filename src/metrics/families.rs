@@ -232,6 +232,8 @@ families! {
     watch_send_progress_seconds: seconds
         "etcd_debugging_server_watch_send_loop_progress_duration_seconds"
         "Time that it took to ask for the progress of all watchers of a stream.", 0.001, 14;
+    trace_spans_dropped: counter "rusd_trace_spans_dropped_total"
+        "Spans that were recorded and could not be sent to the collector.";
 
     client_received_bytes: counter "etcd_network_client_grpc_received_bytes_total"
         "Bytes of messages received from gRPC clients.";

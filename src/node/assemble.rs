@@ -35,6 +35,7 @@ use crate::planted::{self, Bug};
 use crate::raft::{self, Bootstrap};
 use crate::store::{self, Opened, Options, Store};
 use crate::supervise::{Supervisor, Thread};
+use crate::trace::Tracer;
 use crate::transfer::{Downloads, Loaded, PeerSnapshots, PreparedSlot, load};
 use crate::upkeep::{
     Checkpointer, DiskRoom, Settings, SweepBatches, SweepQueue, SweepWaiters, SweepWorker, Sweeper,
@@ -83,9 +84,10 @@ pub(super) fn assemble(
     raft_config: raft::Config,
     stepped: bool,
 ) -> Result<(Node, Option<Steps>), StartError> {
-    let Surroundings { clock, transport, store: options, reach, supervisor, .. } = &surroundings;
+    let Surroundings { clock, transport, store: options, reach, supervisor, tracer, .. } =
+        &surroundings;
     let (clock, dials, supervisor) = (Arc::clone(clock), transport.is_none(), supervisor.clone());
-    let (options, reach) = (options.clone(), reach.clone());
+    let (options, reach, tracer) = (options.clone(), reach.clone(), tracer.clone());
     let (applied_index, conf_state) = (raft_config.applied, raft_config.conf_state.clone());
     let (waits, log_writing, wal) = (Arc::default(), Arc::default(), raft_config.dir.clone());
     let (tokens, passwords) = logins(&config, &clock, &supervisor)?;
@@ -131,7 +133,8 @@ pub(super) fn assemble(
     let stepped = turns.map(|turns| (turns, snapshots, events));
     let (shared, is_stepped) = (applier.clone(), stepped.is_some());
     let (sweeper, threads, steps) = work(stepped, applier, batches, sweeper)?;
-    let unshared = UnsharedParts { config, cluster_id, lock, passwords, log_writing, raft_threads };
+    let unshared =
+        UnsharedParts { config, cluster_id, lock, passwords, log_writing, raft_threads, tracer };
     let node = member(unshared, shared, disk_room, sweeper, threads, is_stepped);
     Duties::start(&node, no_space);
     Ok((node, steps))
@@ -145,6 +148,7 @@ struct UnsharedParts {
     passwords: Passwords,
     log_writing: Arc<LogWriting>,
     raft_threads: raft::Raft,
+    tracer: Tracer,
 }
 
 fn member(
@@ -155,7 +159,8 @@ fn member(
     threads: Vec<Thread<()>>,
     is_stepped: bool,
 ) -> Node {
-    let UnsharedParts { config, cluster_id, lock, passwords, log_writing, raft_threads } = unshared;
+    let UnsharedParts { config, cluster_id, lock, passwords, log_writing, raft_threads, tracer } =
+        unshared;
     let lock = Arc::new(lock);
     let upkeep = upkeep(&config, cluster_id, &shared, &disk_room, &lock, is_stepped);
     let downloads = downloads(&shared, &lock);
@@ -186,6 +191,7 @@ fn member(
         answers: Arc::default(),
         ready: watch::Sender::new(false),
         supervisor,
+        tracer,
         stopping: watch::Sender::new(false),
         _lock: lock,
     }))

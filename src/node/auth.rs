@@ -11,6 +11,7 @@ use crate::clock;
 use crate::limits;
 use crate::pb::{AuthenticateRequest, AuthenticateResponse, InternalAuthenticateRequest};
 use crate::raft::Via;
+use crate::trace::Context;
 
 /// The proof that a caller had the demanded rights, as of the auth revision of its token.
 pub(super) struct Permit {
@@ -169,9 +170,11 @@ impl Node {
     }
 
     /// Gives a token for a name and password. If users or roles change after the password was
-    /// compared and before the login's entry is applied, the password is compared again.
+    /// compared and before the login's entry is applied, the password is compared again. `span` is
+    /// that of the call.
     pub async fn authenticate(
         &self,
+        span: &Context,
         request: AuthenticateRequest,
     ) -> Result<AuthenticateResponse, Error> {
         let AuthenticateRequest { name, password } = request;
@@ -188,8 +191,8 @@ impl Node {
                 password: String::new(),
                 simple_token,
             };
-            let reply =
-                self.submit(&Caller::NOBODY, Op::Authenticate(login), Via::AnyLeader).await?;
+            let reply = self.submit(&Caller::NOBODY, Op::Authenticate(login), Via::AnyLeader, span);
+            let reply = reply.await?;
             let Reply::Authenticate(mut response) = reply else {
                 return Err(Error::Internal("a login was answered with something else".into()));
             };

@@ -22,6 +22,8 @@ impl Node {
     /// Renews a lease and returns its TTL in seconds; 0 if there is no such lease. An overdue lease
     /// is waited for until it is revoked, and then gives 0.
     pub async fn lease_renew(&self, who: &Credentials, id: i64) -> Result<i64, Error> {
+        let attributes = || vec![("id", id.into())];
+        let _span = self.0.tracer.within(who.span(), "lease_renew", attributes);
         let permit = self.authorize(who, &Demand::AnyUser).await?;
         permit.check(self, &demand::lease_write(id))?;
         if self.is_leader() {

@@ -51,6 +51,7 @@ mod read;
 mod reconfigure;
 mod settle;
 mod slow;
+mod spans;
 mod stall;
 mod status;
 mod steps;
@@ -81,6 +82,7 @@ use crate::peer::Peers;
 use crate::raft;
 use crate::store;
 use crate::supervise::{Supervisor, Thread};
+use crate::trace::Tracer;
 use crate::transfer::Downloads;
 use crate::upkeep::{DiskRoom, Sweeper, Upkeep};
 use crate::watch::Hub;
@@ -137,6 +139,7 @@ struct Inner {
     ready: watch::Sender<bool>,
     leading: Leading,
     supervisor: Supervisor,
+    tracer: Tracer,
     stopping: watch::Sender<bool>,
     _lock: Arc<store::DirLock>,
 }

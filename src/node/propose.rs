@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::answers::AnswerTurn;
 use super::config::minimum_ttl_seconds;
+use super::spans::note_error;
 use super::{Error, Node, Op, Reply};
 use crate::auth::{Caller, Credentials};
 use crate::clock::{self, Backoff};
@@ -21,12 +22,33 @@ use crate::pb::{
     AuthRoleAddRequest, AuthUserAddRequest, RequestHeader, RequestOp, TxnRequest, request_op,
 };
 use crate::raft::{self, Via};
+use crate::trace::{Context, Span};
 use crate::{apply, limits};
 
 impl Node {
     /// Proposes a client's request, waits until this member has applied it, and returns apply's
     /// reply.
-    pub async fn propose(&self, who: &Credentials, op: Op) -> Result<Reply, Error> {
+    pub async fn propose(&self, who: &Credentials, mut op: Op) -> Result<Reply, Error> {
+        self.give_id(&mut op);
+        // As in etcd, the failure of a compaction is in the span of its call alone.
+        let is_noted = !matches!(op, Op::Compaction(_));
+        let span = self.span_of(who.span(), &op);
+        let span = span.as_ref().map_or(who.span(), Span::context);
+        let reply = self.propose_within(span, who, op).await;
+        if let Err(error) = &reply
+            && is_noted
+        {
+            note_error(span, error);
+        }
+        reply
+    }
+
+    async fn propose_within(
+        &self,
+        span: &Context,
+        who: &Credentials,
+        op: Op,
+    ) -> Result<Reply, Error> {
         let caller = self.admit(who, &op).await?;
         if matches!(&op, Op::UserAdd(AuthUserAddRequest { name, .. }) | Op::RoleAdd(AuthRoleAddRequest { name }) if name.len() > limits::AUTH_NAME_BYTES_MAX)
         {
@@ -43,7 +65,7 @@ impl Node {
             }
             _ => None,
         };
-        self.submit(&caller, op, Via::AnyLeader).await
+        self.submit(&caller, op, Via::AnyLeader, span).await
     }
 
     /// A turn for a write whose answer is long, None if the answer is short. Measured on a blocking
@@ -65,20 +87,32 @@ impl Node {
 
     /// Proposes a request that the member itself makes, as root.
     pub(super) async fn propose_own(&self, op: Op) -> Result<Reply, Error> {
-        let caller = self.own_identity();
-        self.submit(&caller, op, Via::AnyLeader).await
+        self.propose_own_via(op, Via::AnyLeader).await
     }
 
     /// As `propose_own`, but the request may be bound to a term in which this member leads
     /// (`Via::OwnTerm`). The end of a lease must be: a later leader may have renewed the lease.
     pub(super) async fn propose_own_via(&self, op: Op, via: Via) -> Result<Reply, Error> {
         let caller = self.own_identity();
-        self.submit(&caller, op, via).await
+        let span = self.span_of(&Context::Nothing, &op);
+        let span = span.as_ref().map_or(&Context::Nothing, Span::context);
+        let reply = self.submit(&caller, op, via, span).await;
+        if let Err(error) = &reply {
+            note_error(span, error);
+        }
+        reply
     }
 
     /// Proposes a request for a caller whose rights were checked. Refuses it before the log if the
-    /// backlog, its size or a full disk demands that; otherwise waits for apply's reply.
-    pub(super) async fn submit(&self, caller: &Caller, op: Op, via: Via) -> Result<Reply, Error> {
+    /// backlog, its size or a full disk demands that; otherwise waits for apply's reply. Notes in
+    /// `span` when raft has it and when the answer is there.
+    pub(super) async fn submit(
+        &self,
+        caller: &Caller,
+        op: Op,
+        via: Via,
+        span: &Context,
+    ) -> Result<Reply, Error> {
         let inner = &self.0;
         let status = inner.raft.status();
         let backlog = status.committed.saturating_sub(inner.applied.index());
@@ -88,7 +122,7 @@ impl Node {
             return Err(Error::TooManyRequests);
         }
         let (operation, begun) = (op.operation(), inner.clock.now());
-        let reply = self.submit_now(caller, op, via).await;
+        let reply = self.submit_now(caller, op, via, span).await;
         if let Some(operation) = operation {
             // As in etcd, what apply refuses is a request that succeeded.
             let is_answered = matches!(reply, Ok(_) | Err(Error::Apply(_)));
@@ -98,7 +132,13 @@ impl Node {
         reply
     }
 
-    async fn submit_now(&self, caller: &Caller, op: Op, via: Via) -> Result<Reply, Error> {
+    async fn submit_now(
+        &self,
+        caller: &Caller,
+        op: Op,
+        via: Via,
+        span: &Context,
+    ) -> Result<Reply, Error> {
         let inner = &self.0;
         let op = self.prepare(op);
         let id = inner.ids.next();
@@ -115,8 +155,12 @@ impl Node {
             Via::AnyLeader => raft.propose(id, data.clone()),
             Via::OwnTerm(term) => raft.propose_as_leader(id, data.clone(), term),
         };
+        span.event("Send raft proposal");
         let reply = self.propose_until_taken(id, propose, via).await;
         metrics::proposals_pending().dec();
+        if matches!(reply, Ok(_) | Err(Error::Apply(_))) {
+            span.event("Receive raft result");
+        }
         let mut reply = reply?;
         self.fill_reply(&mut reply);
         Ok(reply)
@@ -202,14 +246,21 @@ impl Node {
         if has_whom_it_needs { Error::Timeout } else { Error::TimeoutDueToConnectionLost }
     }
 
+    /// Gives a new lease an id, if its client leaves that to the member.
+    fn give_id(&self, op: &mut Op) {
+        if let Op::LeaseGrant(grant) = op {
+            while grant.id == 0 {
+                grant.id = (self.0.ids.next() & i64::MAX.cast_unsigned()).cast_signed();
+            }
+        }
+    }
+
     /// Sets what depends on chance or a flag (a lease's id, the shortest TTL) before the log,
     /// because apply must give the same result on every member.
-    fn prepare(&self, op: Op) -> Op {
+    fn prepare(&self, mut op: Op) -> Op {
+        self.give_id(&mut op);
         match op {
             Op::LeaseGrant(mut grant) => {
-                while grant.id == 0 {
-                    grant.id = (self.0.ids.next() & i64::MAX.cast_unsigned()).cast_signed();
-                }
                 grant.ttl = grant.ttl.max(minimum_ttl_seconds(self.0.config.election_timeout));
                 Op::LeaseGrant(grant)
             }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::header::fill;
+use super::spans::{of_range, of_txn};
 use super::{Error, Node};
 use crate::auth::{Credentials, Demand, demand};
 use crate::clock;
@@ -21,6 +22,7 @@ use crate::pb::{RangeRequest, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::raft;
 use crate::supervise::Gone;
+use crate::trace::Context;
 use crate::transfer::SnapshotPieces;
 use crate::upkeep::Turns;
 
@@ -89,6 +91,7 @@ impl Node {
         began: &mut Option<Instant>,
         make: impl FnOnce(RangeResponse) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        let _span = self.0.tracer.within(who.span(), "range", || of_range(request));
         if !request.serializable {
             self.barrier().await?;
         }
@@ -126,12 +129,13 @@ impl Node {
     /// Whether a read would be served; for health probes, which have no credentials. Returns no
     /// data.
     pub async fn probe(&self, serializable: bool) -> Result<(), Error> {
+        let request = RangeRequest { keys_only: true, limit: 1, ..Default::default() };
+        let _span = self.0.tracer.within(&Context::Nothing, "range", || of_range(&request));
         self.fence()?;
         if !serializable {
             self.log_goes_on()?;
             self.barrier().await?;
         }
-        let request = RangeRequest { keys_only: true, limit: 1, ..Default::default() };
         self.0.machine.mvcc.view().range(&request)?;
         Ok(())
     }
@@ -150,6 +154,7 @@ impl Node {
         request: &TxnRequest,
         make: impl FnOnce(TxnResponse) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        let _span = self.0.tracer.within(who.span(), "txn", || of_txn(request, true));
         if !mvcc::is_serializable(request) {
             self.barrier().await?;
         }

@@ -13,6 +13,7 @@ use crate::raft;
 use crate::raft::log::{Disk, SystemDisk, Unsynced};
 use crate::store::Options;
 use crate::supervise::Supervisor;
+use crate::trace::Tracer;
 
 /// The clock, disk, network and threads that a member uses.
 pub struct Surroundings {
@@ -27,6 +28,8 @@ pub struct Surroundings {
     pub store: Options,
     /// Starts the member's threads and tasks.
     pub supervisor: Supervisor,
+    /// Makes the spans of clients' requests; off by default.
+    pub tracer: Tracer,
 }
 
 impl Surroundings {
@@ -39,6 +42,7 @@ impl Surroundings {
             log: raft::log::Options::default(),
             store: Options::new(Arc::clone(&clock)),
             supervisor: Supervisor::default(),
+            tracer: Tracer::default(),
             clock,
         }
     }

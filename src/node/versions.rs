@@ -9,6 +9,8 @@ use crate::auth::{Credentials, Demand};
 use crate::limits;
 use crate::metrics;
 use crate::pb::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use crate::raft::Via;
+use crate::trace::Context;
 use crate::types::Version;
 
 /// The interval at which etcd's leader compares the members' versions.
@@ -126,7 +128,7 @@ impl Node {
                     "cluster-version" = target.short(),
                     "the cluster has been downgraded"
                 );
-                if let Err(error) = self.cancel_downgrade().await {
+                if let Err(error) = self.cancel_downgrade(&Context::Nothing).await {
                     tracing::warn!(%error, "failed to cancel downgrade");
                 }
             }
@@ -153,10 +155,10 @@ impl Node {
         self.permits(who, &Demand::Root).await?;
         let outcome = match &asked {
             Downgrade::Validate(text) => return self.validate_downgrade(text).await.map(|it| it.0),
-            Downgrade::Enable(text) => self.enable_downgrade(text).await,
+            Downgrade::Enable(text) => self.enable_downgrade(text, who.span()).await,
             Downgrade::Cancel => {
                 // As in etcd, a client gets no error if there was nothing to cancel.
-                if let Err(error) = self.cancel_downgrade().await {
+                if let Err(error) = self.cancel_downgrade(who.span()).await {
                     tracing::warn!(%error, "failed to cancel downgrade");
                 }
                 Ok(())
@@ -186,19 +188,28 @@ impl Node {
         Ok((shown, target))
     }
 
-    async fn enable_downgrade(&self, text: &str) -> Result<(), Error> {
+    async fn enable_downgrade(&self, text: &str, span: &Context) -> Result<(), Error> {
         let (_, target) = self.validate_downgrade(text).await?;
         let set = DowngradeInfoSetRequest { enabled: true, ver: target.to_string() };
-        self.propose_own(Op::DowngradeInfoSet(set)).await.map(drop)
+        self.set_downgrade(set, span).await
     }
 
-    async fn cancel_downgrade(&self) -> Result<(), Error> {
+    async fn cancel_downgrade(&self, span: &Context) -> Result<(), Error> {
         self.barrier().await?;
         if !self.is_downgrading() {
             return Err(Error::NoInflightDowngrade);
         }
         let set = DowngradeInfoSetRequest::default();
-        self.propose_own(Op::DowngradeInfoSet(set)).await.map(drop)
+        self.set_downgrade(set, span).await
+    }
+
+    async fn set_downgrade(
+        &self,
+        set: DowngradeInfoSetRequest,
+        span: &Context,
+    ) -> Result<(), Error> {
+        let set = Op::DowngradeInfoSet(set);
+        self.submit(&self.own_identity(), set, Via::AnyLeader, span).await.map(drop)
     }
 
     /// Whether a downgrade is under way, as far as this member has applied.

@@ -17,7 +17,9 @@ use http_body::{Body as HttpBody, Frame};
 use prost::Message;
 use tonic::{Code, Status};
 
+use super::spans;
 use crate::metrics;
+use crate::trace::Span;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -54,6 +56,7 @@ pub struct Stream {
     pub ending: Ending,
     pub method: &'static metrics::Method,
     pub start: Instant,
+    span: Span,
     /// Bytes of the current message that are still to be sent; the next message begins behind them.
     skip: usize,
     /// The prefix of the next message as far as it has been sent.
@@ -67,8 +70,9 @@ impl Stream {
         ending: Ending,
         method: &'static metrics::Method,
         start: Instant,
+        span: Span,
     ) -> Self {
-        Self { inner, ending, method, start, skip: 0, header: Vec::new(), done: false }
+        Self { inner, ending, method, start, span, skip: 0, header: Vec::new(), done: false }
     }
 
     /// Counts the messages whose prefix ends within `bytes`. A data frame may end anywhere, also
@@ -90,10 +94,11 @@ impl Stream {
         }
     }
 
-    fn finish(&mut self, code: usize) {
+    fn finish(&mut self, code: Code, message: impl FnOnce() -> String) {
         if !self.done {
             self.done = true;
-            self.method.handled(code, self.start.elapsed().as_secs_f64());
+            self.method.handled(code as usize, self.start.elapsed().as_secs_f64());
+            spans::end(std::mem::take(&mut self.span), code, message);
         }
     }
 
@@ -102,7 +107,7 @@ impl Stream {
             return Poll::Ready(None);
         }
         if let Poll::Ready(status) = self.ending.as_mut().poll(context) {
-            self.finish(status.code() as usize);
+            self.finish(status.code(), || status.message().to_owned());
             return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
         }
         let frame = match Pin::new(&mut self.inner).poll_frame(context) {
@@ -116,14 +121,16 @@ impl Stream {
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     let status = trailers.get(GRPC_STATUS);
-                    self.finish(
-                        status.map_or(2, |value| Code::from_bytes(value.as_bytes()) as usize),
-                    );
+                    let code =
+                        status.map_or(Code::Unknown, |value| Code::from_bytes(value.as_bytes()));
+                    let status = || Status::from_header_map(trailers);
+                    let text = || status().map(|status| status.message().to_owned());
+                    self.finish(code, || text().unwrap_or_default());
                     return Poll::Ready(self.last(frame));
                 }
             }
-            Some(Err(status)) => self.finish(status.code() as usize),
-            None => self.finish(0),
+            Some(Err(status)) => self.finish(status.code(), || status.message().to_owned()),
+            None => self.finish(Code::Ok, String::new),
         }
         Poll::Ready(frame)
     }
@@ -135,7 +142,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.finish(Code::Cancelled as usize);
+        // Before the span of the call, as the spans within it are: those of watchers.
+        self.inner = tonic::body::Body::empty();
+        self.finish(Code::Cancelled, String::new);
     }
 }
 

@@ -24,6 +24,7 @@ use crate::pb::{
     AuthUserListRequest, AuthUserListResponse, AuthUserRevokeRoleRequest,
     AuthUserRevokeRoleResponse, AuthenticateRequest, AuthenticateResponse,
 };
+use crate::trace::Context;
 
 const TOKEN: HeaderName = HeaderName::from_static("token");
 const BEARER: &[u8] = b"Bearer ";
@@ -72,13 +73,15 @@ macro_rules! handlers {
 }
 
 impl Server {
-    /// Reads a call's credentials, and fails unless the caller meets the demand of its method.
+    /// Reads the credentials of the call with this span, and fails unless the caller meets the
+    /// demand of its method.
     pub(super) async fn identify(
         &self,
         parts: &Parts,
         demand: &Demand,
+        span: Context,
     ) -> Result<Credentials, Status> {
-        let who = credentials(parts);
+        let who = credentials(parts).within(span);
         if *demand != Demand::Nothing {
             self.node.permits(&who, demand).await.map_err(status)?;
         }
@@ -87,10 +90,10 @@ impl Server {
 
     pub(super) async fn authenticate(
         self: Arc<Self>,
-        _: Credentials,
+        who: Credentials,
         request: AuthenticateRequest,
     ) -> Result<AuthenticateResponse, Status> {
-        self.node.authenticate(request).await.map_err(status)
+        self.node.authenticate(who.span(), request).await.map_err(status)
     }
 
     handlers! {
@@ -131,9 +134,9 @@ mod tests {
             }
             credentials(&request.body(()).unwrap().into_parts().0)
         };
-        let token =
-            |text: &'static str| Credentials::token(Some(Bytes::from_static(text.as_bytes())));
-        assert_eq!(of(&[]), Credentials::default());
+        let of = |fields: &[(&str, &str)]| of(fields).presented_token().cloned();
+        let token = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        assert_eq!(of(&[]), None);
         assert_eq!(of(&[("authorization", "Bearer a.1")]), token("a.1"));
         assert_eq!(of(&[("authorization", "b"), ("token", "Bearer a.1")]), token("a.1"));
         assert_eq!(of(&[("token", "bearer a.1")]), token("bearer a.1"));

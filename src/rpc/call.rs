@@ -28,17 +28,18 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use super::Server;
 use super::answer::{self, BoxError, Encode, Encoded, Ending, Output};
 use super::error::Error;
 use super::metadata::{self, Deadline};
 use super::request::{self, Cardinality, Requests};
 use super::stats::{self, Shown};
+use super::{Server, spans};
 use crate::auth::{Credentials, Demand};
 use crate::clock;
 use crate::metrics::{self, CallKind, Method};
 use crate::pb::shapes::Shaped;
 use crate::pb::tolerant::{self, Malformed};
+use crate::trace::Span;
 
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 const CLIENT_VERSION: HeaderName = HeaderName::from_static("client-api-version");
@@ -104,6 +105,7 @@ impl Server {
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<R, Status>,
     {
         let (method, headers) = (&route.method, &head.headers);
+        let span = spans::begin(self.node.tracer(), head, method);
         let bytes_max = self.config.message_bytes_max();
         let request = request::decode(Cardinality::One, headers, &mut body, bytes_max, |message| {
             let shown = Shown::new(M::SHAPE, &message);
@@ -115,17 +117,18 @@ impl Server {
         drop(body);
         let (request, shown) = match request {
             Ok(request) => request,
-            Err(status) => return answer::failure(&status),
+            Err(status) => return failed(span, &status),
         };
-        let mut call = Call::start(method);
+        let mut call = Call::start(method, span);
         let mut is_handled = false;
         method.received.inc();
+        let context = call.span.context().clone();
         // Boxed, so that a call that still waits for its message does not hold the memory of the
         // handler's future.
         let answer = Box::pin(async {
             self.admit(headers, route)?;
             is_handled = true;
-            let who = self.identify(head, &route.demand).await?;
+            let who = self.identify(head, &route.demand, context).await?;
             handler(Arc::clone(self), who, request).await?.encoded()
         });
         let answer = match stated_limit(head) {
@@ -159,11 +162,12 @@ impl Server {
         F: AsyncFnOnce(Arc<Self>, Credentials, M) -> Result<S, Status>,
     {
         let (method, headers) = (&route.method, &parts.headers);
+        let span = spans::begin(self.node.tracer(), parts, method);
         if let Err(status) = request::check_encoding(headers) {
-            return answer::failure(&status);
+            return failed(span, &status);
         }
         // As in etcd, whose interceptors see a stream before its message is read.
-        let call = Call::start(method);
+        let call = Call::start(method, span);
         if let Err(error) = self.admit(headers, route) {
             return call.fail(&error.into());
         }
@@ -176,8 +180,9 @@ impl Server {
             Ok(request) => request,
             Err(status) => return call.fail(&status),
         };
+        let context = call.span.context().clone();
         let stream = Box::pin(async {
-            let who = self.identify(parts, &route.demand).await?;
+            let who = self.identify(parts, &route.demand, context).await?;
             handler(Arc::clone(self), who, request).await
         });
         match stream.await {
@@ -202,15 +207,19 @@ impl Server {
         F: FnOnce(Arc<Self>, Credentials, Requests<M>) -> S,
     {
         let method = &route.method;
+        let span = spans::begin(self.node.tracer(), parts, method);
         let bytes_max = self.config.message_bytes_max();
         let requests = match Requests::new(method, &parts.headers, body, bytes_max) {
             Ok(requests) => requests,
-            Err(status) => return answer::failure(&status),
+            Err(status) => return failed(span, &status),
         };
-        let call = Call::start(method);
+        let call = Call::start(method, span);
         let admitted = self.admit(&parts.headers, route).map_err(Status::from);
         let who = match admitted {
-            Ok(()) => self.identify(parts, &route.demand).await,
+            Ok(()) => {
+                let context = call.span.context().clone();
+                self.identify(parts, &route.demand, context).await
+            }
             Err(status) => Err(status),
         };
         let who = match who {
@@ -232,8 +241,8 @@ impl Server {
         let body =
             tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
         let ending = self.ending(parts);
-        let (method, start) = call.hand_over();
-        let stream = answer::Stream::new(tonic::body::Body::new(body), ending, method, start);
+        let (method, start, span) = call.hand_over();
+        let stream = answer::Stream::new(tonic::body::Body::new(body), ending, method, start, span);
         answer::stream(stream)
     }
 
@@ -300,26 +309,27 @@ fn needs_leader(headers: &HeaderMap) -> bool {
 struct Call {
     method: &'static Method,
     start: Instant,
+    span: Span,
     finished: bool,
 }
 
 impl Call {
-    fn start(method: &'static Method) -> Self {
+    fn start(method: &'static Method, span: Span) -> Self {
         method.started.inc();
-        Self { method, start: clock::instant(), finished: false }
+        Self { method, start: clock::instant(), span, finished: false }
     }
 
     /// Ends a stream without an answer.
     fn fail(mut self, status: &Status) -> Output {
         self.finished = true;
         self.method.handled(status.code() as usize, self.start.elapsed().as_secs_f64());
-        answer::failure(status)
+        failed(std::mem::take(&mut self.span), status)
     }
 
     /// Leaves it to the stream of answers to count the call's end.
-    fn hand_over(mut self) -> (&'static Method, Instant) {
+    fn hand_over(mut self) -> (&'static Method, Instant, Span) {
         self.finished = true;
-        (self.method, self.start)
+        (self.method, self.start, std::mem::take(&mut self.span))
     }
 
     /// Counts the answer, and returns how long it took.
@@ -330,6 +340,11 @@ impl Call {
         // As in etcd, an error counts as a message, too.
         self.method.sent.inc();
         self.method.handled(code as usize, took.as_secs_f64());
+        let span = std::mem::take(&mut self.span);
+        match answer {
+            Ok(_) => spans::end(span, code, String::new),
+            Err(status) => spans::end_with(span, status),
+        }
         took
     }
 }
@@ -339,9 +354,17 @@ impl Drop for Call {
         if !self.finished {
             self.method.sent.inc_by(u64::from(self.method.kind == CallKind::Unary));
             self.method.handled(Code::Cancelled as usize, self.start.elapsed().as_secs_f64());
+            spans::end(std::mem::take(&mut self.span), Code::Cancelled, String::new);
         }
     }
 }
+
+/// The answer to a call that failed, whose span ends with it.
+fn failed(span: Span, status: &Status) -> Output {
+    spans::end_with(span, status);
+    answer::failure(status)
+}
+
 /// The deadline of a call, which `refuse` left in the request's extensions.
 fn stated_limit(parts: &Parts) -> Option<Duration> {
     parts.extensions.get().and_then(|Deadline(limit)| *limit)

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::answer::{Encode, Encoded};
 use super::error::{Error, status};
-use super::{Server, check, stats};
+use super::{Server, check, spans, stats};
 use crate::auth::Credentials;
 use crate::clock;
 use crate::limits::{STREAM_CHUNK_ROWS, TXN_DEPTH_MAX};
@@ -25,6 +25,7 @@ use crate::pb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest,
     ResponseHeader, TxnRequest, raw,
 };
+use crate::trace::{Context, Span};
 
 /// Passes a write through the node's quota gate and gives the request back. It comes before the
 /// checks of the request, as in etcd: a malformed put is NOSPACE when the quota is exceeded.
@@ -180,7 +181,10 @@ impl Server {
     ) -> Result<impl Stream<Item = Result<raw::RangeStreamResponse, Status>> + Send + use<>, Status>
     {
         check::range_stream(&request)?;
-        let chunks = Chunks::new(self, who, request);
+        let span = self.node.tracer();
+        let span = span.within(who.span(), "range_streaming", || spans::of_stream(&request));
+        let who = who.within(Context::Unsampled);
+        let chunks = Chunks::new(self, who, request, span);
         Ok(stream::unfold(Some(chunks), |chunks| async {
             let mut chunks = chunks?;
             match chunks.next().await {
@@ -194,23 +198,25 @@ impl Server {
 /// A RangeStream: one range in chunks, all of them at the revision of the first.
 struct Chunks {
     server: Arc<Server>,
+    /// Without a span: as in etcd, all chunks have one together.
     who: Credentials,
     request: RangeRequest,
     /// Rows that may still be sent.
     left: i64,
     sent: i64,
     header: Option<ResponseHeader>,
+    _span: Span,
 }
 
 impl Chunks {
-    fn new(server: Arc<Server>, who: Credentials, mut request: RangeRequest) -> Self {
+    fn new(server: Arc<Server>, who: Credentials, mut request: RangeRequest, _span: Span) -> Self {
         // A negative limit means no limit and one chunk for all rows, as a negative limit of Range
         // does.
         let left = if request.limit == 0 { i64::MAX } else { request.limit };
         if !request.count_only {
             request.limit = STREAM_CHUNK_ROWS.min(left);
         }
-        Self { server, who, request, left, sent: 0, header: None }
+        Self { server, who, request, left, sent: 0, header: None, _span }
     }
 
     /// The next chunk, and whether it is the last. Only the last one carries header, `more` and

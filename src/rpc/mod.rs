@@ -7,8 +7,8 @@
 //! One file per service. `routes` is the one table of methods, from which [`Server::call`] finds
 //! the handler of a path; `call` is what all calls have in common. Messages are framed in `request`
 //! and `answer`; only the answers of streams run through tonic's codec. `error` is the one table of
-//! codes and texts, and `check` the shape of requests; both are pure. This room knows no store, no
-//! log and no socket: listeners belong to `server`.
+//! codes and texts, and `check` the shape of requests; both are pure. `spans` is what a trace shows
+//! of a call. This room knows no store, no log and no socket: listeners belong to `server`.
 //!
 //! Every handler gets the credentials that its call came with and hands them to the node. A
 //! method's row in the table says what it demands of its caller before that.
@@ -30,6 +30,7 @@ mod recipe;
 mod request;
 mod routes;
 mod space;
+mod spans;
 mod stats;
 mod watch;
 
@@ -47,6 +48,7 @@ pub use error::{Error, status};
 pub use metadata::illegal_base64;
 pub use request::{discard, too_large};
 pub use routes::{METHODS, enable_handling_seconds};
+pub use spans::LocalAddress;
 
 /// The part of the server's configuration that the services need.
 #[derive(Clone, Debug)]

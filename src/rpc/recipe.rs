@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::error::{Error, status};
 use super::kv::propose;
-use super::{Server, check};
+use super::{Server, check, spans};
 use crate::auth::Credentials;
 use crate::mvcc::Change;
 use crate::node::{Node, Op, Reply, WatchError, WatchStream};
@@ -22,8 +22,9 @@ use crate::pb::range_request::{SortOrder, SortTarget};
 use crate::pb::request_op::Request;
 use crate::pb::{
     Compare, DeleteRangeRequest, KeyValue, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
-    TxnRequest, raw,
+    TxnRequest, WatchCreateRequest, raw,
 };
+use crate::trace::Span;
 use crate::types::{KeyRange, SignedHex};
 use crate::watch::{self as hub, Item, Next};
 
@@ -183,6 +184,7 @@ pub(super) struct Events {
     /// Changes that were taken from the stream and not returned yet, each with the revision of its
     /// batch.
     taken: VecDeque<(i64, Change)>,
+    _span: Span,
 }
 
 impl Events {
@@ -192,11 +194,15 @@ impl Events {
         range: KeyRange,
     ) -> Result<Self, Status> {
         let stream = node.watch_stream();
+        let watcher = WatchCreateRequest::default();
+        let _span = node
+            .tracer()
+            .within(who.span(), "watch", || spans::of_watcher(&range.key, &range.end, &watcher));
         let (start_revision, watch_id) = (0, 0);
         let (no_put, no_delete, prev_kv) = (false, false, false);
         let spec = hub::WatchSpec { range, start_revision, watch_id, no_put, no_delete, prev_kv };
         match stream.create(who, spec).await {
-            Ok(_) => Ok(Self { stream, taken: VecDeque::new() }),
+            Ok(_) => Ok(Self { stream, taken: VecDeque::new(), _span }),
             Err(WatchError::Refused(error)) => Err(status(error)),
             Err(WatchError::Watch(error)) => Err(Status::unknown(error.to_string())),
         }

@@ -16,9 +16,9 @@ use prost::Message;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::Status;
 
-use super::Server;
 use super::error::{Error, status};
 use super::request::Requests;
+use super::{Server, spans};
 use crate::auth::Credentials;
 use crate::clock;
 use crate::metrics;
@@ -28,6 +28,7 @@ use crate::pb::raw::{Event, WatchResponse};
 use crate::pb::watch_create_request::FilterType;
 use crate::pb::watch_request::RequestUnion;
 use crate::pb::{EventType, ResponseHeader, WatchCreateRequest, WatchRequest};
+use crate::trace::Span;
 use crate::types::KeyRange;
 use crate::watch::{Item, Next, WatchSpec};
 
@@ -55,6 +56,8 @@ struct WatchResponses {
     /// behind events. Their ids are free already: a new watcher may have one of them, with its own
     /// entry in `options`, and may be cancelled too. So each id has a queue.
     canceling: HashMap<i64, VecDeque<WatchOptions>>,
+    /// The spans of watchers, as far as they are recorded.
+    spans: HashMap<i64, Span>,
     queued: VecDeque<WatchResponse>,
     /// The events that are being sent, in one response or several fragments.
     sending: Option<SendingEvents>,
@@ -111,6 +114,7 @@ impl Server {
             requests: Some(requests),
             options: HashMap::new(),
             canceling: HashMap::new(),
+            spans: HashMap::new(),
             queued: VecDeque::new(),
             sending: None,
             ticks,
@@ -227,6 +231,7 @@ impl WatchResponses {
                 if self.stream.cancel(cancel.watch_id)
                     && let Some(options) = self.options.remove(&cancel.watch_id)
                 {
+                    self.spans.remove(&cancel.watch_id);
                     self.canceling.entry(cancel.watch_id).or_default().push_back(options);
                 }
             }
@@ -248,7 +253,10 @@ impl WatchResponses {
         let (no_put, no_delete) =
             (is_filtered(FilterType::Noput), is_filtered(FilterType::Nodelete));
         // An empty key stands for the smallest key, a zero byte, as in etcd.
-        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
+        let key =
+            if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
+        let attributes = || spans::of_watcher(&key, &request.range_end, &request);
+        let span = self.server.node.tracer().within(self.who.span(), "watch", attributes);
         let spec = WatchSpec {
             range: KeyRange::new(key, request.range_end),
             start_revision: request.start_revision,
@@ -260,9 +268,18 @@ impl WatchResponses {
         match self.stream.create(&self.who, spec).await {
             Ok(watch_id) => {
                 self.options.insert(watch_id, options);
+                if span.context().is_recorded() {
+                    self.spans.insert(watch_id, span);
+                }
             }
-            Err(WatchError::Refused(error)) => self.refuse(refusal(error)),
-            Err(WatchError::Watch(error)) => self.refuse(error.to_string()),
+            Err(error) => {
+                // As in etcd, a watcher that never was has no span.
+                span.discard();
+                self.refuse(match error {
+                    WatchError::Refused(error) => refusal(error),
+                    WatchError::Watch(error) => error.to_string(),
+                });
+            }
         }
     }
 

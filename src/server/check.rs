@@ -7,9 +7,12 @@ use super::flags::{self, Flag, FlagKind, Given, Support};
 use super::url::{self, Url};
 use super::values::Values;
 use crate::go;
+use crate::trace::EVERY_TRACE;
 
 /// Longest election timeout that etcd takes.
 const ELECTION_MS_MAX: u64 = 50_000;
+/// The flag of the traces per million that are recorded.
+pub(super) const SAMPLING_RATE: &str = "distributed-tracing-sampling-rate";
 
 /// Refuses flags and feature gates that are supported at their default alone, if they have another
 /// value.
@@ -104,6 +107,7 @@ pub(super) fn check(config: &Config, given: &Given) -> Result<(), Stop> {
         "" => return invalid("undefined auto-compaction-mode"),
         mode => return invalid(format!("unknown auto-compaction-mode {}", go::quote(mode))),
     }
+    check_sampling_rate(config, given)?;
     if !["alarm", "auto"].contains(&given.text("space-policy")) {
         let policy = go::quote(given.text("space-policy"));
         return invalid(format!("unknown space-policy {policy}; it is alarm or auto"));
@@ -118,6 +122,19 @@ pub(super) fn check(config: &Config, given: &Given) -> Result<(), Stop> {
     let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
     let (peers, probes) = (&config.listen_peer_urls, &config.listen_metrics_urls);
     config.tls.check(&clients, peers, probes).map_err(Stop::Invalid)
+}
+
+/// etcd says so although zero is fine, and so is the bound.
+fn check_sampling_rate(config: &Config, given: &Given) -> Result<(), Stop> {
+    let why = match Values(given).int(SAMPLING_RATE) {
+        _ if config.tracing.is_none() => return Ok(()),
+        ..0 => "positive".to_owned(),
+        rate if rate > i64::from(EVERY_TRACE) => format!("less than {EVERY_TRACE}"),
+        _ => return Ok(()),
+    };
+    invalid(format!(
+        "distributed tracing configurition is not valid: (tracing sampling rate must be {why})"
+    ))
 }
 
 /// The members may be named in one way only, and that one must be complete.

@@ -104,6 +104,8 @@ pub(super) struct Config {
     /// An apply, or a read, that takes longer is logged with its request.
     pub warning_apply: Duration,
     pub extensive_metrics: bool,
+    /// None if calls are not traced.
+    pub tracing: Option<Tracing>,
     pub origins: Vec<String>,
     /// None if JSON is not served.
     pub gateway: Option<gateway::Config>,
@@ -141,6 +143,17 @@ pub(super) struct Writing {
     pub compaction_pause: Option<Duration>,
     /// Whether log and store are synced; false with `--unsafe-no-fsync`.
     pub syncs: bool,
+}
+
+/// What is traced, and who is told.
+#[derive(Clone, Debug)]
+pub(super) struct Tracing {
+    /// A target of gRPC.
+    pub address: String,
+    pub service_name: String,
+    pub instance_id: String,
+    /// Traces that are recorded of a million that begin here.
+    pub per_million: u32,
 }
 
 /// Options of listening sockets.

@@ -38,7 +38,7 @@ use crate::gateway::{self, Gateway, Line};
 use crate::http::{
     Http, Port, canonicalize, error, is_unclean, overloaded, refused_by_form, refused_expectation,
 };
-use crate::rpc::CommonName;
+use crate::rpc::{CommonName, LocalAddress};
 use crate::supervise::Supervisor;
 use crate::tls::Replay;
 use crate::{limits, rpc};
@@ -50,6 +50,16 @@ pub(super) struct Origin {
     pub user: Option<CommonName>,
     /// None for a socket of the system's own, which has no address.
     pub remote: Option<SocketAddr>,
+    /// The address at which the connection was accepted, if calls are traced.
+    pub local: Option<LocalAddress>,
+}
+
+impl Origin {
+    fn note<B>(&self, request: &mut Request<B>) {
+        if let Some(local) = &self.local {
+            request.extensions_mut().insert(local.clone());
+        }
+    }
 }
 
 /// Serves a connection until it ends.
@@ -122,6 +132,7 @@ async fn http2_connection<S>(
         let (account, queued) = (Arc::clone(&of_calls), of_calls.queue());
         let mut request =
             request.map(|body| UnreadRequestBody::new(body, Arc::clone(of_calls.unread())));
+        origin.note(&mut request);
         // Over TLS one connection carries both, and the content type tells them apart.
         let rpc = rpc.clone().filter(|_| !serves_both || is_grpc(&request));
         if let (Some(user), Some(_)) = (&origin.user, &rpc) {
@@ -192,6 +203,7 @@ async fn http1_connection<S>(
     let upgraded: Arc<Mutex<Option<websocket::Job>>> = Arc::default();
     let upgrade = Arc::clone(&upgraded);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        front.origin.note(&mut request);
         let (front, account, line) = (front.clone(), Arc::clone(&of_calls), of_answers.clone());
         let upgrade = Arc::clone(&upgrade);
         canonicalize(&mut request, front.gateway.is_some());

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::check::{self, check, refuse_unsupported};
 use super::config::{
-    Compaction, Config, Level, Log, Notice, PeerTimeouts, Sockets, Source, Stop, Writing, invalid,
+    Compaction, Config, Level, Log, Notice, PeerTimeouts, Sockets, Source, Stop, Tracing, Writing,
+    invalid,
 };
 use super::discovery::Discovery;
 use super::flags::{self, Given};
@@ -139,6 +140,7 @@ fn settings(given: &Given) -> Result<Config, Stop> {
         warning_request: values.duration("warning-unary-request-duration"),
         warning_apply: values.duration("warning-apply-duration"),
         extensive_metrics: given.text("metrics") == "extensive",
+        tracing: tracing(&values),
         origins: values.words("cors"),
         gateway: gateway(&values),
         hosts: values.words("host-whitelist"),
@@ -161,6 +163,18 @@ fn writing(values: &Values<'_>) -> Writing {
         compaction_pause: values.own_duration("compaction-sleep-interval"),
         syncs: !values.bool("unsafe-no-fsync"),
     }
+}
+
+fn tracing(values: &Values<'_>) -> Option<Tracing> {
+    let Values(given) = values;
+    let text = |name: &str| given.text(name).to_owned();
+    values.bool("enable-distributed-tracing").then(|| Tracing {
+        address: text("distributed-tracing-address"),
+        service_name: text("distributed-tracing-service-name"),
+        instance_id: text("distributed-tracing-instance-id"),
+        // `check` refuses what is out of range.
+        per_million: u32::try_from(values.int(check::SAMPLING_RATE)).unwrap_or_default(),
+    })
 }
 
 fn gateway(values: &Values<'_>) -> Option<gateway::Config> {

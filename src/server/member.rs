@@ -15,6 +15,7 @@ use crate::clock::SystemClock;
 use crate::node::{self, Node};
 use crate::offline::{self, TakenIn};
 use crate::supervise::Supervisor;
+use crate::trace::Tracer;
 use crate::upkeep::{CheckpointPace, Retention};
 use crate::{limits, metrics};
 
@@ -33,6 +34,7 @@ pub(super) async fn open(
     peers: &[Listener],
     member: &Handle,
     manager: &Manager,
+    tracer: Tracer,
 ) -> Result<Node, cluster::Error> {
     if config.takes_in_etcds {
         manager.while_loading(take_in(config)).await?;
@@ -46,7 +48,7 @@ pub(super) async fn open(
         }
         let (members, token) = (Vec::new(), config.token.clone());
         let first = cluster::FirstStart { members, token, join: None };
-        let node = manager.while_loading(start_node(config, first, member)).await?;
+        let node = manager.while_loading(start_node(config, first, member, tracer)).await?;
         if config.initial_corrupt_check
             && let Err(error) = manager.while_loading(node.check_at_start()).await
         {
@@ -63,7 +65,7 @@ pub(super) async fn open(
             cluster::first(config, planned).await
         };
         let first = found.await.inspect_err(|error| tracing::error!(%error, "bootstrap failed"))?;
-        manager.while_loading(start_node(config, first, member)).await
+        manager.while_loading(start_node(config, first, member, tracer)).await
     };
     if !config.new_cluster {
         return starting.await;
@@ -107,6 +109,7 @@ async fn start_node(
     config: &Config,
     first: cluster::FirstStart,
     member: &Handle,
+    tracer: Tracer,
 ) -> Result<Node, cluster::Error> {
     let settings = node_config(config, first);
     let clock = Arc::new(SystemClock::new());
@@ -114,6 +117,7 @@ async fn start_node(
         true => node::Surroundings::system(clock),
         false => node::Surroundings::unsynced(clock),
     };
+    surroundings.tracer = tracer;
     surroundings.dial = Arc::new(tls::TlsDial::new(&config.tls, config.local_address())?);
     let runtime = member.clone();
     let supervisor = surroundings.supervisor.clone();

@@ -20,6 +20,7 @@
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
 //! | the TCP gateway | `relay` |
+//! | spans | `traces`, `otlp` |
 //! | start and end | `early_exit`, `datadir`, `member`, `run`, `startup_log`, `signals` |
 //! | process | `log`, `rotate`, `journal`, `notify`, `malloc`, `version` |
 
@@ -55,6 +56,7 @@ mod measured;
 mod member;
 mod member_list;
 mod notify;
+mod otlp;
 mod outbox;
 mod relay;
 mod resolve;
@@ -69,6 +71,7 @@ mod startup_log;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod traces;
 mod unfinished;
 mod unread;
 mod url;
@@ -189,6 +192,7 @@ where
             timeout: Duration::from_secs(20),
             streams_max: 16,
         },
+        is_traced: false,
         header_timeout: limits::HTTP_HEADER_TIMEOUT,
         peer_write_timeout: limits::PEER_WRITE_TIMEOUT,
         connections: Arc::new(Semaphore::new(1)),

@@ -15,6 +15,7 @@ use super::outbox::Outbox;
 use super::serve::serve;
 use super::services::{Keepalive, Services};
 use super::signals::{self, Signals};
+use super::traces::{self, Exporting};
 use super::url::texts;
 use super::{cluster, datadir, startup_log, tls};
 use crate::gateway::Gateway;
@@ -35,7 +36,9 @@ pub(super) async fn run(
     let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
     let Bound { peers, clients, probes } = bind(config, member)?;
     let manager = Manager::of_environment();
-    let node = open(config, is_initialized, &peers, member, &manager).await?;
+    let (tracer, exporter) = traces::set_up(config)?;
+    let node = open(config, is_initialized, &peers, member, &manager, tracer).await?;
+    let exporting = Exporting::start(exporter, node.supervisor());
     if config.locks_memory
         && let Err(error) = lock_memory()
     {
@@ -88,7 +91,7 @@ pub(super) async fn run(
         () = removal(&node, &mut removed) => End::Removed,
     };
     manager.stopping().await;
-    Ok(wind_down(&node, rpc.as_deref(), &stop, ports, ended).await)
+    Ok(wind_down(&node, rpc.as_deref(), &stop, ports, exporting, ended).await)
 }
 
 /// Waits until the member may serve its clients. Returns why it ends if it ends before.
@@ -114,6 +117,7 @@ async fn wind_down(
     rpc: Option<&rpc::Server>,
     stop: &watch::Sender<bool>,
     mut ports: Tasks,
+    exporting: Exporting,
     ended: End,
 ) -> End {
     if let Some(rpc) = rpc {
@@ -134,7 +138,7 @@ async fn wind_down(
     }
     stop.send_replace(true);
     ports.all_ended().await;
-    let ended = stop_node(node, ended).await;
+    let ((), ended) = tokio::join!(exporting.finish(), stop_node(node, ended));
     tracing::info!("closed etcd server");
     ended
 }
@@ -255,6 +259,7 @@ pub(super) fn services(
         port: Port::Client,
         names_users: config.tls.client.demands_certificates,
         checks_addresses: false,
+        is_traced: node.tracer().is_on(),
         keepalive: Keepalive {
             minimum: config.keepalive_min,
             interval: config.keepalive_interval,

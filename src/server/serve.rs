@@ -22,7 +22,7 @@ use super::services::{Services, stopping};
 use super::tls::check_address;
 use crate::http::Port;
 use crate::limits;
-use crate::rpc::CommonName;
+use crate::rpc::{CommonName, LocalAddress};
 use crate::supervise::Tasks;
 use crate::tls::{self, Accepted, Acceptor, Replay};
 
@@ -62,9 +62,18 @@ impl AcceptedSocket {
     fn start(self, entry: Entry, listener: &Listener, connections: &mut Tasks) {
         match self {
             Self::Tcp(stream, from) => {
-                Entry { from: Some(from), ..entry }.start(stream, listener, connections);
+                let local = stream.local_addr().ok().filter(|_| entry.services.is_traced);
+                let local = local.map(|local| LocalAddress {
+                    host: local.ip().to_canonical().to_string().into(),
+                    port: Some(local.port()),
+                });
+                Entry { from: Some(from), local, ..entry }.start(stream, listener, connections);
             }
-            Self::Unix(stream) => entry.start(stream, listener, connections),
+            Self::Unix(stream) => {
+                let here = || LocalAddress { host: listener.address.as_str().into(), port: None };
+                let local = entry.services.is_traced.then(here);
+                Entry { local, ..entry }.start(stream, listener, connections);
+            }
         }
     }
 }
@@ -73,6 +82,8 @@ impl AcceptedSocket {
 struct Entry {
     /// None for a unix socket.
     from: Option<SocketAddr>,
+    /// None if calls are not traced.
+    local: Option<LocalAddress>,
     services: Services,
     stop: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
@@ -82,7 +93,7 @@ struct Entry {
 impl Entry {
     fn new(services: Services, stop: watch::Receiver<bool>, permit: OwnedSemaphorePermit) -> Self {
         let _counted = services.outbox.connect();
-        Self { from: None, services, stop, _permit: permit, _counted }
+        Self { from: None, local: None, services, stop, _permit: permit, _counted }
     }
 
     fn start<S>(self, stream: S, listener: &Listener, connections: &mut Tasks)
@@ -100,7 +111,7 @@ impl Entry {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let origin = Origin { remote: self.from, ..Origin::default() };
+        let origin = Origin { local: self.local, remote: self.from, ..Origin::default() };
         connection(stream, origin, self.services, self.stop).await;
     }
 
@@ -150,7 +161,8 @@ impl Entry {
             Ok((stream, name)) => {
                 let name = name.filter(|_| services.names_users && services.port == Port::Client);
                 let user = name.map(|name| CommonName(name.into()));
-                let origin = Origin { is_secured: true, user, remote: self.from };
+                let (local, remote) = (self.local, self.from);
+                let origin = Origin { is_secured: true, user, local, remote };
                 connection(stream, origin, services, self.stop).await;
             }
             Err(error) => {

@@ -52,6 +52,8 @@ pub(super) struct Services {
     pub names_users: bool,
     /// Whether a certificate that is shown to the port must be for the address that it comes from.
     pub checks_addresses: bool,
+    /// Whether calls have spans, which name the address that they came to.
+    pub is_traced: bool,
     pub keepalive: Keepalive,
     /// How long the head of the next HTTP/1.1 request may take to arrive.
     pub header_timeout: Duration,

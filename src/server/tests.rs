@@ -37,6 +37,7 @@ use crate::pb::{
     AlarmRequest, CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
     LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest, StatusRequest,
 };
+use crate::trace::Tracer;
 
 pub(super) struct Member {
     pub address: SocketAddr,
@@ -62,10 +63,9 @@ impl Member {
         );
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let config = load(&words, &[], &mut Vec::new()).unwrap();
+        let here = tokio::runtime::Handle::current();
         let node =
-            open(&config, false, &[], &tokio::runtime::Handle::current(), &Manager::default())
-                .await
-                .unwrap();
+            open(&config, false, &[], &here, &Manager::default(), Tracer::default()).await.unwrap();
         node.ready().wait_for(|ready| *ready).await.unwrap();
         let mut services = services(&config, &words, &node, 100);
         change(&mut services);

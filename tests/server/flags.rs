@@ -15,11 +15,7 @@ const LAST: [&str; 2] = ["--tls-min-version=TLS1.3", "--cipher-suites=TLS_AES_12
 const TAKEN: &str = "cipher suites cannot be configured when only TLS1.3 is enabled";
 
 /// Where docs/compat.md says that this server differs: words, code, text.
-const DIFFERENCES: [(&str, u8, &str); 6] = [
-    ("--enable-distributed-tracing", 1, NOT_YET),
-    ("--enable-distributed-tracing=1", 1, NOT_YET),
-    ("--enable-distributed-tracing=true", 1, NOT_YET),
-    ("ETCD_ENABLE_DISTRIBUTED_TRACING=1", 1, NOT_YET),
+const DIFFERENCES: [(&str, u8, &str); 2] = [
     (
         "ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK=x",
         1,
@@ -31,7 +27,6 @@ const DIFFERENCES: [(&str, u8, &str); 6] = [
         "feature gate LeaseCheckpointPersist=true is not supported by rusd yet",
     ),
 ];
-const NOT_YET: &str = "flag --enable-distributed-tracing is not supported by rusd yet";
 
 #[test]
 fn every_flag_and_variable_is_taken_or_refused_as_by_etcd() {
@@ -75,8 +70,6 @@ fn help_says_what_has_no_effect_and_version_is_etcds() {
         let line = after(flag).lines().nth(1).unwrap();
         assert!(line.ends_with("(accepted without effect)"), "{flag}: {line}");
     }
-    let line = after("enable-distributed-tracing").lines().nth(1).unwrap();
-    assert!(line.ends_with("(only the default is supported yet)"), "{line}");
     let version = run("--version");
     let lines: Vec<&str> = version.lines().collect();
     assert_eq!((lines.len(), lines[0]), (4, "etcd Version: 3.7.1"));

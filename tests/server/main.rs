@@ -4,6 +4,7 @@
 mod bounds;
 #[path = "../common/child.rs"]
 mod child;
+mod collector;
 mod fixture;
 mod flags;
 mod http1;
@@ -27,3 +28,4 @@ mod relay;
 mod scrape;
 mod slow;
 mod special;
+mod traces;

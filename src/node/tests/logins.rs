@@ -12,6 +12,7 @@ use crate::pb::{
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserGrantRoleRequest,
     AuthUserRevokeRoleRequest, AuthenticateRequest, LeaseGrantRequest,
 };
+use crate::trace::Context;
 
 fn bearer(token: &str) -> Credentials {
     Credentials::token(Some(Bytes::copy_from_slice(token.as_bytes())))
@@ -19,7 +20,7 @@ fn bearer(token: &str) -> Credentials {
 
 async fn log_in(node: &Node, name: &str, password: &str) -> Result<Credentials, Error> {
     let request = AuthenticateRequest { name: name.into(), password: password.into() };
-    node.authenticate(request).await.map(|response| bearer(&response.token))
+    node.authenticate(&Context::Nothing, request).await.map(|response| bearer(&response.token))
 }
 
 /// Adds users root and ann; ann may use the key `k`. Turns auth on.
@@ -144,7 +145,7 @@ async fn more_logins_than_can_be_worked_off_are_refused() {
     with_users(&node).await;
     let logins = (0..3 * limits::PASSWORDS_PENDING_MAX).map(|_| log_in(&node, "ann", "secret"));
     let results = futures_util::future::join_all(logins).await;
-    let refused = results.iter().filter(|result| **result == Err(Error::TooManyRequests));
+    let refused = results.iter().filter(|result| matches!(result, Err(Error::TooManyRequests)));
     assert!(refused.count() > 0);
     assert!(
         results.iter().filter(|result| result.is_ok()).count() >= limits::PASSWORDS_PENDING_MAX

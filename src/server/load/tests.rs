@@ -57,6 +57,15 @@ const REFUSED: &[(&str, &str)] = &[
         "--listen-client-urls http://127.0.0.1:1",
         "--advertise-client-urls is required when --listen-client-urls is set explicitly",
     ),
+    (
+        "--enable-distributed-tracing --distributed-tracing-sampling-rate=-1",
+        "distributed tracing configurition is not valid: (tracing sampling rate must be positive)",
+    ),
+    (
+        "--enable-distributed-tracing --distributed-tracing-sampling-rate=1000001",
+        "distributed tracing configurition is not valid: (tracing sampling rate must be less than \
+         1000000)",
+    ),
     ("--heartbeat-interval 0", "--heartbeat-interval must be >0 (set to 0ms)"),
     ("--discovery-token t", "both --discovery-token and --discovery-endpoints must be set"),
     ("--discovery-endpoints=", "both --discovery-token and --discovery-endpoints must be set"),

@@ -13,6 +13,7 @@ use rusd::node::{AuthConfig, Config, Node, Steps, Surroundings};
 use rusd::peer::{Answered, Reach, TcpDial};
 use rusd::raft::{self, Message, Transport};
 use rusd::supervise::Supervisor;
+use rusd::trace::Tracer;
 use rusd::{rpc, store};
 
 use super::disk::Memory;
@@ -87,6 +88,8 @@ impl Member {
         let mut options = store::Options::new(Arc::clone(&clock));
         options.reserve_bytes = 0;
         let net = Arc::new(Nowhere);
+        // The parent that a call's metadata names is arbitrary, too. Nobody takes the spans.
+        let (tracer, _) = Tracer::new(Arc::clone(&clock), 0);
         let surroundings = Surroundings {
             clock,
             disk: Arc::new(Memory::default()),
@@ -96,6 +99,7 @@ impl Member {
             log: raft::log::Options { segment_bytes: 256 << 10, fill_ahead: false },
             store: options,
             supervisor: Supervisor::default(),
+            tracer,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (node, steps) = {

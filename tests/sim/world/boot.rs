@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rusd::clock::Clock;
 use rusd::node::{AuthConfig, Config, Node, Surroundings};
 use rusd::supervise::Supervisor;
+use rusd::trace::Tracer;
 use rusd::upkeep::CheckpointPace;
 use rusd::{raft, store};
 
@@ -150,6 +151,7 @@ fn surroundings(
         log: raft::log::Options { segment_bytes: plan.segment_bytes, fill_ahead: false },
         store,
         supervisor: Supervisor::default(),
+        tracer: Tracer::default(),
     }
 }
 
