@@ -207,6 +207,7 @@ impl Auth {
     /// Turns auth on. True if it was off; an error if there is no user root with the role root.
     pub fn enable(&mut self) -> Result<bool, Error> {
         if self.enabled {
+            tracing::info!("authentication is already enabled; ignored auth enable request");
             return Ok(false);
         }
         let root = self.users.get(ROOT).ok_or(Error::RootUserNotExist)?;
@@ -214,6 +215,7 @@ impl Auth {
             return Err(Error::RootRoleNotExist);
         }
         self.set_enabled(true);
+        tracing::info!("enabled authentication");
         Ok(true)
     }
 
@@ -224,6 +226,7 @@ impl Auth {
         }
         self.set_enabled(false);
         self.commit_revision();
+        tracing::info!("disabled authentication");
         true
     }
 
@@ -258,6 +261,7 @@ impl Auth {
             roles: Vec::new(),
             options: Some(options),
         };
+        tracing::info!("user-name" = name, "added a user");
         self.put_user(name, user);
         self.commit_revision();
         Ok(())
@@ -265,12 +269,14 @@ impl Auth {
 
     pub fn user_delete(&mut self, name: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT {
+            tracing::error!("user-name" = name, "cannot delete 'root' user");
             return Err(Error::InvalidManagement);
         }
-        self.users.remove(name).ok_or(Error::UserNotFound)?;
+        let user = self.users.remove(name).ok_or(Error::UserNotFound)?;
         self.grants.remove(name);
         self.store.delete(Bucket::AuthUsers, name.as_bytes().to_vec());
         self.commit_revision();
+        tracing::info!("user-name" = name, "user-roles" = ?user.roles, "deleted a user");
         Ok(())
     }
 
@@ -284,6 +290,11 @@ impl Auth {
             false => stored_password(&request.hashed_password)?,
         };
         let user = User { password, ..user.clone() };
+        tracing::info!(
+            "user-name" = request.name,
+            "user-roles" = ?user.roles,
+            "changed a password of a user"
+        );
         self.put_user(request.name.clone(), user);
         self.commit_revision();
         Ok(())
@@ -295,10 +306,22 @@ impl Auth {
             return Err(Error::RoleNotFound);
         }
         let Err(at) = user.roles.binary_search_by(|held| held.as_str().cmp(role)) else {
+            tracing::warn!(
+                "user-name" = name,
+                "user-roles" = ?user.roles,
+                "duplicate-role-name" = role,
+                "ignored grant role request to a user"
+            );
             return Ok(());
         };
         let mut user = user.clone();
         user.roles.insert(at, role.to_owned());
+        tracing::info!(
+            "user-name" = name,
+            "user-roles" = ?user.roles,
+            "added-role-name" = role,
+            "granted a role to a user"
+        );
         self.put_user(name.to_owned(), user);
         self.commit_revision();
         Ok(())
@@ -306,14 +329,27 @@ impl Auth {
 
     pub fn user_revoke_role(&mut self, name: &str, role: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT && role == ROOT {
+            tracing::error!(
+                "user-name" = name,
+                "role-name" = role,
+                "'root' user cannot revoke 'root' role"
+            );
             return Err(Error::InvalidManagement);
         }
         let user = self.users.get(name).ok_or(Error::UserNotFound)?;
         if !user.roles.iter().any(|held| held == role) {
             return Err(Error::RoleNotGranted);
         }
+        let before = &user.roles;
         let mut user = user.clone();
         user.roles.retain(|held| held != role);
+        tracing::info!(
+            "user-name" = name,
+            "old-user-roles" = ?before,
+            "new-user-roles" = ?user.roles,
+            "revoked-role-name" = role,
+            "revoked a role from a user"
+        );
         self.put_user(name.to_owned(), user);
         self.commit_revision();
         Ok(())
@@ -337,11 +373,13 @@ impl Auth {
         let role = Role { name: name.as_bytes().to_vec().into(), key_permission: Vec::new() };
         self.put_role(name, role);
         self.commit_revision();
+        tracing::info!("role-name" = name, "created a role");
         Ok(())
     }
 
     pub fn role_delete(&mut self, name: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT {
+            tracing::error!("role-name" = name, "cannot delete 'root' role");
             return Err(Error::InvalidManagement);
         }
         self.roles.remove(name).ok_or(Error::RoleNotFound)?;
@@ -353,6 +391,7 @@ impl Auth {
             }
         }
         self.commit_revision();
+        tracing::info!("role-name" = name, "deleted a role");
         Ok(())
     }
 
@@ -367,6 +406,14 @@ impl Auth {
             return Err(Error::InvalidManagement);
         }
         let mut role = self.roles.get(&request.name).ok_or(Error::RoleNotFound)?.clone();
+        tracing::info!(
+            // etcd calls the role a user here.
+            "user-name" = request.name,
+            "permission-name" = Type::try_from(perm.perm_type).map_or("", |kind| kind.as_str_name()),
+            key = %perm.key.escape_ascii(),
+            "range-end" = %perm.range_end.escape_ascii(),
+            "granted/updated a permission to a user"
+        );
         // Only the first permission of a key is compared, and a new one is inserted after all of
         // its key, as in etcd: the order is part of the stored bytes.
         let perms = &mut role.key_permission;
@@ -396,6 +443,12 @@ impl Auth {
         if role.key_permission.len() == before {
             return Err(Error::PermissionNotGranted);
         }
+        tracing::info!(
+            "role-name" = request.role,
+            key = %request.key.escape_ascii(),
+            "range-end" = %request.range_end.escape_ascii(),
+            "revoked a permission on range"
+        );
         self.put_role(&request.role, role);
         self.commit_revision();
         Ok(())

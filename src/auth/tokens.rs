@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use super::jwt::Jwt;
 use super::{Caller, Error, TokenError};
@@ -28,6 +29,14 @@ pub struct Tokens {
     ttl: Duration,
     clock: Arc<dyn Clock>,
     simple: Mutex<Simple>,
+    refusals: Mutex<Refusals>,
+}
+
+/// Refused tokens, for the log. Anybody can send one with every call, so a line a second is written.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    said_at: Option<Duration>,
 }
 
 /// Simple tokens, and the order in which they expire.
@@ -100,7 +109,7 @@ impl Tokens {
         };
         // As in etcd, a TTL of zero stands for the default.
         let ttl = if ttl.is_zero() { limits::SIMPLE_TOKEN_TTL } else { ttl };
-        Ok(Self { kind, ttl, clock, simple: Mutex::default() })
+        Ok(Self { kind, ttl, clock, simple: Mutex::default(), refusals: Mutex::default() })
     }
 
     /// The random part of a simple token. Chosen before the login is proposed, so that each member
@@ -167,7 +176,27 @@ impl Tokens {
             TokenKind::Jwt(jwt) => jwt.verify(token, self.clock.unix_nanos()),
             TokenKind::None => None,
         };
-        caller.ok_or(Error::InvalidToken)
+        caller.ok_or_else(|| {
+            self.note_refusal(token);
+            Error::InvalidToken
+        })
+    }
+
+    fn note_refusal(&self, token: &str) {
+        let now = self.clock.now();
+        let mut refusals = self.refusals.lock();
+        refusals.count += 1;
+        let is_late = |at: Duration| now.saturating_sub(at) >= limits::REFUSED_TOKEN_LINE_INTERVAL;
+        if !refusals.said_at.is_none_or(is_late) {
+            return;
+        }
+        refusals.said_at = Some(now);
+        let refused = refusals.count;
+        drop(refusals);
+        // What etcd shows of a token: enough to compare, and too little to use.
+        let digest = format!("{:x}", Sha256::digest(token));
+        let fingerprint = &digest[..limits::TOKEN_FINGERPRINT_LETTERS];
+        tracing::warn!("token-fingerprint" = fingerprint, refused, "invalid auth token");
     }
 
     /// Ends a user's simple tokens. A JWT is valid until it expires or the auth revision in it is

@@ -798,6 +798,10 @@ pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
 /// Characters of a user name that a refused login leaves in the log; the request may hold a
 /// megabyte.
 pub const LOGGED_NAME_LETTERS_MAX: usize = 256;
+/// Shortest time between two lines of the log about refused tokens.
+pub const REFUSED_TOKEN_LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// Hexadecimal digits of a refused token's SHA-256 in such a line: etcd's.
+pub const TOKEN_FINGERPRINT_LETTERS: usize = 12;
 /// Times that one login compares its password. It does so again if users or roles changed between
 /// the comparison and the apply of its entry.
 pub const LOGIN_ATTEMPTS_MAX: usize = 10;

@@ -1,14 +1,18 @@
 //! The lines about requests that took long, which operators look for.
 
 use rusd::pb::auth_client::AuthClient;
+use rusd::pb::authpb::Permission;
 use rusd::pb::kv_client::KvClient;
 use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::request_op::Request as Op;
 use rusd::pb::{
-    AuthUserAddRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
-    TxnRequest,
+    AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
+    AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
+    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGrantRoleRequest,
+    AuthUserRevokeRoleRequest, AuthenticateRequest, DeleteRangeRequest, PutRequest, RangeRequest,
+    RequestOp, StatusRequest, TxnRequest,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use super::fixture::Member;
@@ -128,4 +132,63 @@ fn check_applies(lines: &[Value], value_bytes: usize) {
     of("", "auth_user_add:<name:someone>");
     of("", r#"delete_range:{key:"k1"}"#);
     of("", r#"txn:<compare:<> success:<request_put:<key:"k1" value_size:"#);
+}
+
+/// Who may do what is changed, and each change leaves its line, as does a token that nobody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_users_and_roles_are_logged_as_in_etcd() {
+    let member = Member::start();
+    let channel = member.channel().await;
+    let mut auth = AuthClient::new(channel.clone());
+    let name = || "root".to_owned();
+    let password = || PASSWORD.to_owned();
+    let user = AuthUserAddRequest { name: name(), password: password(), ..Default::default() };
+    auth.user_add(user).await.unwrap();
+    auth.role_add(AuthRoleAddRequest { name: name() }).await.unwrap();
+    let perm = Permission { key: "a".into(), range_end: "b".into(), perm_type: 2 };
+    auth.role_grant_permission(AuthRoleGrantPermissionRequest { name: name(), perm: Some(perm) })
+        .await
+        .unwrap();
+    let grant = AuthUserGrantRoleRequest { user: name(), role: name() };
+    auth.user_grant_role(grant.clone()).await.unwrap();
+    auth.user_grant_role(grant).await.unwrap();
+    let change =
+        AuthUserChangePasswordRequest { name: name(), password: password(), ..Default::default() };
+    auth.user_change_password(change).await.unwrap();
+    auth.auth_enable(AuthEnableRequest {}).await.unwrap();
+    let login = AuthenticateRequest { name: name(), password: password() };
+    let token = auth.authenticate(login).await.unwrap().into_inner().token;
+    let mut range = tonic::Request::new(RangeRequest { key: "k".into(), ..Default::default() });
+    range.metadata_mut().insert("token", "nobody.1".parse().unwrap());
+    KvClient::new(channel).range(range).await.unwrap_err();
+    let mut disable = tonic::Request::new(AuthDisableRequest {});
+    disable.metadata_mut().insert("token", token.parse().unwrap());
+    auth.auth_disable(disable).await.unwrap();
+    let (key, range_end) = ("a".into(), "b".into());
+    let revoke = AuthRoleRevokePermissionRequest { role: name(), key, range_end };
+    auth.role_revoke_permission(revoke).await.unwrap();
+    auth.user_revoke_role(AuthUserRevokeRoleRequest { name: name(), role: name() }).await.unwrap();
+    auth.role_delete(AuthRoleDeleteRequest { role: name() }).await.unwrap();
+    auth.user_delete(AuthUserDeleteRequest { name: name() }).await.unwrap();
+
+    for (message, level, field, value) in [
+        ("added a user", "info", "user-name", json!("root")),
+        ("created a role", "info", "role-name", json!("root")),
+        ("granted/updated a permission to a user", "info", "permission-name", json!("READWRITE")),
+        ("granted a role to a user", "info", "user-roles", json!(["root"])),
+        ("ignored grant role request to a user", "warn", "duplicate-role-name", json!("root")),
+        ("changed a password of a user", "info", "user-roles", json!(["root"])),
+        ("enabled authentication", "info", "msg", json!("enabled authentication")),
+        ("invalid auth token", "warn", "token-fingerprint", json!("548ac61cadab")),
+        ("disabled authentication", "info", "msg", json!("disabled authentication")),
+        ("revoked a permission on range", "info", "range-end", json!("b")),
+        ("revoked a role from a user", "info", "new-user-roles", json!([])),
+        ("deleted a role", "info", "role-name", json!("root")),
+        ("deleted a user", "info", "user-name", json!("root")),
+    ] {
+        let found = lines(&member, message);
+        let [line] = &found[..] else { panic!("{message}: {found:?}") };
+        assert_eq!((&line["level"], &line[field]), (&json!(level), &value), "{line}");
+    }
+    assert!(!member.log().contains(PASSWORD) && !member.log().contains(&token));
 }

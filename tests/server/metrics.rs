@@ -268,17 +268,7 @@ impl Driver {
                 let mut pieces = answer.into_inner();
                 while pieces.message().await.unwrap().is_some() {}
             }
-            "many reads" => {
-                // So much that a look finds a reader in the middle of it.
-                for number in 0..300 {
-                    kv.put(put(&format!("many/{number}"), 10_000)).await.unwrap();
-                }
-                let readers = (0..4).map(|_| {
-                    let mut kv = self.kv.clone();
-                    async move { while kv.range(range("\0", "\0")).await.is_ok() {} }
-                });
-                futures_util::future::join_all(readers).await;
-            }
+            "many reads" => self.read_much().await,
             "log" => loop {
                 kv.put(put("key", 1_000_000)).await.unwrap();
             },
@@ -303,6 +293,18 @@ impl Driver {
             "alarm" => self.raise_alarm().await,
             _ => panic!("nothing is known of {work}"),
         }
+    }
+
+    /// Reads so much that a look finds a reader in the middle of it. Does not end.
+    async fn read_much(&self) {
+        for number in 0..300 {
+            self.kv.clone().put(put(&format!("many/{number}"), 10_000)).await.unwrap();
+        }
+        let readers = (0..4).map(|_| {
+            let mut kv = self.kv.clone();
+            async move { while kv.range(range("\0", "\0")).await.is_ok() {} }
+        });
+        futures_util::future::join_all(readers).await;
     }
 
     async fn raise_alarm(&self) {

@@ -108,12 +108,13 @@ async fn a_sweep_rests_after_each_batch_and_is_interrupted_by_a_stop() {
     let node = Node::start(slow, Arc::new(SystemClock::new())).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
     put_many(&node, 10).await;
-    let compaction = Op::Compaction(CompactionRequest { revision: 5, physical: false });
+    let compaction = Op::Compaction(CompactionRequest { revision: 2, physical: false });
     node.propose(&Credentials::default(), compaction).await.unwrap();
     // Without a rest it takes some tenths of a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(node.0.machine.mvcc.is_sweeping());
     node.stop().await;
+    drop(node);
 
     let node = Node::start(config(dir.path()), Arc::new(SystemClock::new())).unwrap();
     let late = tokio::time::Instant::now() + Duration::from_secs(60);
