@@ -150,7 +150,8 @@ async fn http2_connection<S>(
                     rpc.call(request, origin.remote).await.map(AnswerBody::Grpc)
                 }
                 (Some(_), false) => rpc::too_many_requests().map(AnswerBody::Grpc),
-                (None, true) => front.http2(request, kind, &account).await?,
+                // Boxed, so that a call of gRPC does not hold this future's memory.
+                (None, true) => Box::pin(front.http2(request, kind, &account)).await?,
                 (None, false) => {
                     rpc::discard(request.into_body()).await;
                     overloaded().map(AnswerBody::Http)
