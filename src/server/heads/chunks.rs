@@ -103,13 +103,18 @@ impl Chunks {
         Ok(false)
     }
 
-    /// Reads a line behind the last chunk; true if it is the end.
+    /// Reads a line behind the last chunk; true if it is the end. Go takes lines that end without
+    /// CR. hyper does not, and would look for the end behind the next request.
     fn trailer(&mut self, line: &[u8]) -> Result<bool, &'static str> {
         self.trailer_bytes += line.len();
         if self.trailer_bytes > TRAILER_BYTES_MAX {
             return Err("http: suspiciously long trailer after chunked body");
         }
-        Ok(matches!(line, b"\n" | b"\r\n"))
+        match line.iter().position(|byte| *byte == b'\r') {
+            Some(0) if line.len() == 2 => Ok(true),
+            Some(at) if at == line.len() - 2 => Ok(false),
+            _ => Err("malformed MIME header line"),
+        }
     }
 }
 

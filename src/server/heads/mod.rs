@@ -157,6 +157,11 @@ impl Heads {
 
     /// The client sends nothing more.
     pub(super) fn end(&mut self) {
+        // Line ends behind a POST are no request, and no part of one.
+        if self.is_after_post {
+            let ends = self.held.iter().take(4).take_while(|byte| b"\r\n".contains(byte)).count();
+            self.held.advance(ends);
+        }
         if matches!(self.state, State::Head) && !self.held.is_empty() {
             let judged = match self.is_sniffed {
                 true => head::is_http1(&self.held),
@@ -180,7 +185,9 @@ impl Heads {
         let (passed, stop) = self.walk(bytes);
         if !matches!(stop, Stop::End) {
             self.held.extend_from_slice(&bytes[passed..]);
-            self.stop(stop);
+            if self.replaces(stop) {
+                self.go_on();
+            }
         }
         passed
     }
@@ -193,25 +200,26 @@ impl Heads {
             self.ready.extend_from_slice(&held[..passed]);
             held.advance(passed);
             self.held = held;
-            match stop {
-                Stop::Changed(..) => self.stop(stop),
-                Stop::End | Stop::Incomplete | Stop::Halt => return self.stop(stop),
-            }
-            if !matches!(self.state, State::Over) && self.held.is_empty() {
+            if !self.replaces(stop) {
                 return;
             }
         }
     }
 
-    fn stop(&mut self, stop: Stop) {
+    /// Replaces the first of the held bytes if that is why they do not go on; true if those behind
+    /// them may go on.
+    fn replaces(&mut self, stop: Stop) -> bool {
         match stop {
             Stop::Changed(count, bytes) => {
                 self.ready.extend_from_slice(&bytes);
                 self.held.advance(count);
-                self.go_on();
+                true
             }
-            Stop::Halt if matches!(self.state, State::Over) => self.held = BytesMut::new(),
-            Stop::End | Stop::Incomplete | Stop::Halt => {}
+            Stop::Halt if matches!(self.state, State::Over) => {
+                self.held = BytesMut::new();
+                false
+            }
+            Stop::End | Stop::Incomplete | Stop::Halt => false,
         }
     }
 

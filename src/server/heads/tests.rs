@@ -1,7 +1,17 @@
 //! Heads as they come in pieces of any size.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::chunks::Fed;
 use super::*;
+use crate::clock::split_mix;
 
 /// What hyper gets of the bytes if they come `cut` at a time, the refusal behind it, and the fault
 /// of a body.
@@ -47,6 +57,8 @@ fn requests_pass_however_they_are_cut() {
             "GET /%22a%22 HTTP/1.1\r\nHost: a\r\nX: b  c\r\n\r\n".to_owned() + GET,
             "",
         ),
+        // Nothing comes behind them.
+        ([GET, POST, "\r\n"].concat(), [GET, POST].concat(), ""),
         // Nothing is read behind the last request.
         (
             GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n") + "\0\0\r\n",
@@ -135,4 +147,95 @@ fn a_port_of_grpc_says_nothing_to_what_is_not_http() {
     let mut heads = Heads::new(true);
     assert_eq!(heads.pass(long.as_bytes()), 0);
     assert!(heads.is_over() && heads.take_due_refusal() == Some(head::SILENT));
+}
+
+#[test]
+fn any_number_of_heads_is_written_anew_at_once() {
+    let heads = "GET /\" HTTP/1.2\nHost:\n\n".repeat(100_000);
+    let (passed, refused, _) = through(heads.as_bytes(), heads.len());
+    assert_eq!(passed.len(), 100_000 * "GET /%22 HTTP/1.1\r\nHost: \r\n\r\n".len());
+    assert!(refused.is_empty());
+}
+
+/// The paths of the requests that begin in these bytes, which pass unchanged.
+fn paths_of(bytes: &[u8]) -> Vec<String> {
+    let mut heads = Heads::new(false);
+    let (mut paths, mut begun) = (Vec::new(), 0);
+    for (at, byte) in bytes.iter().enumerate() {
+        let was_head = matches!(heads.state, State::Head);
+        heads.pass(&[*byte]);
+        while heads.take_ready(usize::MAX, |_| ()) {}
+        if was_head && heads.held.is_empty() {
+            let head = String::from_utf8_lossy(&bytes[begun..=at]).into_owned();
+            paths.extend(head.split(' ').nth(1).map(str::to_owned));
+        }
+        if heads.held.is_empty() {
+            begun = at + 1;
+        }
+    }
+    paths
+}
+
+/// The paths of the requests that hyper finds in these bytes.
+async fn paths_for_hyper(bytes: &[u8]) -> Vec<String> {
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
+        let found = Arc::clone(&found);
+        async move {
+            found.lock().push(request.uri().path().to_owned());
+            let _ = request.into_body().collect().await;
+            Ok::<_, Infallible>(http::Response::new(Full::<bytes::Bytes>::default()))
+        }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    let serve = builder.half_close(true).serve_connection(TokioIo::new(server), service);
+    let talk = async {
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        let _ = client.read_to_end(&mut Vec::new()).await;
+    };
+    let _ = tokio::join!(serve, talk);
+    std::mem::take(&mut *found.lock())
+}
+
+/// Where a request ends must be the same for both, or one could be hidden in another.
+#[tokio::test]
+async fn hyper_finds_no_request_that_was_not_judged() {
+    const PARTS: [&str; 20] = [
+        "POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n",
+        "GET /with HTTP/1.1\r\nHost: a\r\nContent-Length: 25\r\n\r\n",
+        "GET /plain HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /plain HTTP/1.1\r\nHost: a\r\n",
+        "2\r\n{}\r\n",
+        "2;a=b \r\n{}",
+        "0\r\n",
+        "0\r\n",
+        "0\r\n\r\n",
+        "0\r\n\n",
+        "0;\r\n",
+        "X: y\r\n",
+        "X: y\n",
+        "X: y\r\r\n",
+        "\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        "abc",
+    ];
+    let mut seed = 1;
+    for _ in 0..3000 {
+        let mut next = |below: usize| {
+            seed = split_mix(seed);
+            (seed % below as u64) as usize
+        };
+        let mut input = PARTS[next(3)].to_owned();
+        (0..2 + next(9)).for_each(|_| input += PARTS[next(PARTS.len())]);
+        let (passed, _, _) = through(input.as_bytes(), 1 + next(input.len()));
+        let judged = paths_of(&passed);
+        let found = paths_for_hyper(&passed).await;
+        // hyper may give up earlier.
+        assert!(judged.starts_with(&found), "{input:?}: {found:?} of {judged:?}");
+    }
 }
