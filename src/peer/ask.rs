@@ -38,6 +38,8 @@ pub enum AskError {
     Body(Box<dyn std::error::Error + Send + Sync>),
     #[error("it answered {0}")]
     Status(StatusCode),
+    #[error("it is no member of rusd in this cluster")]
+    Stranger,
     #[error("no answer in time")]
     Late(#[from] tokio::time::error::Elapsed),
 }

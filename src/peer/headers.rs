@@ -44,6 +44,12 @@ pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap
     Ok(headers)
 }
 
+/// Whether the headers come from a member of rusd, and of this cluster.
+pub(super) fn is_fellow(headers: &HeaderMap, config: &PeersConfig) -> bool {
+    let cluster = headers.get(CLUSTER_ID).and_then(|id| id.to_str().ok());
+    is_rusd(headers) && cluster == Some(format!("{:x}", config.cluster_id).as_str())
+}
+
 /// Whether the headers come from a member of rusd.
 pub fn is_rusd(headers: &HeaderMap) -> bool {
     headers.contains_key(RUSD_VERSION)

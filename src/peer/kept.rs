@@ -1,7 +1,7 @@
 //! A connection to a peer that is kept from one request to the next.
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
+use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::timeout;
@@ -18,36 +18,37 @@ use crate::supervise::Supervisor;
 pub(super) struct Kept(Option<SendRequest<Full<Bytes>>>);
 
 impl Kept {
-    /// Connects, unless a connection is there already. After an error nothing was sent.
+    /// Connects, unless a connection is there already; true if it is a new one. After an error
+    /// nothing was sent.
     pub(super) async fn connect(
         &mut self,
         dial: &dyn Dial,
         supervisor: &Supervisor,
         url: &Uri,
-    ) -> Result<(), AskError> {
+    ) -> Result<bool, AskError> {
         if self.0.as_ref().is_some_and(|sender| !sender.is_closed()) {
-            return Ok(());
+            return Ok(false);
         }
         self.0 = None;
         let link = timeout(PEER_DIAL_TIMEOUT, dial.dial(url)).await??;
         self.0 = Some(handshake(link, supervisor).await?);
-        Ok(())
+        Ok(true)
     }
 
-    /// Sends a request and takes its answer whole.
+    /// Sends a request and takes its answer whole; returns its status and its headers.
     pub(super) async fn send(
         &mut self,
         url: &Uri,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), AskError> {
+    ) -> Result<(StatusCode, HeaderMap), AskError> {
         let mut sender =
             self.0.take().ok_or(std::io::ErrorKind::NotConnected).map_err(std::io::Error::from)?;
         request.headers_mut().insert(http::header::HOST, host(url)?);
         let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), PEER_ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(AskError::Body)?.to_bytes();
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, PEER_ANSWER_BYTES_MAX).collect().await;
+        body.map_err(AskError::Body)?;
         self.0 = Some(sender);
-        Ok((status, body))
+        Ok((head.status, head.headers))
     }
 }

@@ -26,8 +26,10 @@ pub(super) struct Peer {
     pub(super) streams: Mutex<[Option<Outgoing>; 2]>,
     /// What goes to the peer in requests of its own while it has not dialed, by `Channel`.
     pub(super) posts: Mutex<[Option<Outgoing>; 2]>,
-    /// The tasks that read the peer's streams, post and probe.
-    pub(super) tasks: Mutex<Vec<AbortHandle>>,
+    /// The tasks that read the peer's streams, and probe.
+    pub(super) readers: Mutex<Vec<AbortHandle>>,
+    /// The tasks that post to the peer.
+    pub(super) posters: Mutex<Vec<AbortHandle>>,
     /// Whether a snapshot is being sent to the peer. A new record of the same peer, with other
     /// URLs, shares the flag, so that no second snapshot is sent beside the first.
     pub(super) sends_snapshot: Arc<AtomicBool>,
@@ -112,9 +114,19 @@ impl Peer {
     /// Ends the streams that the peer has dialed, and stops posting to the peer and reading its
     /// streams.
     pub(super) fn hang_up(&self) {
-        for task in self.tasks.lock().drain(..) {
-            task.abort();
+        self.retire();
+        for poster in self.posters.lock().drain(..) {
+            poster.abort();
         }
+    }
+
+    /// As `hang_up`, for another record of the same peer. What is queued to be posted is still
+    /// posted, or reported as unsent.
+    pub(super) fn retire(&self) {
+        for reader in self.readers.lock().drain(..) {
+            reader.abort();
+        }
+        *self.posts.lock() = [None, None];
         *self.streams.lock() = [None, None];
     }
 

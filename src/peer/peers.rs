@@ -131,7 +131,8 @@ impl Peers {
             urls,
             is_unconfirmed,
             streams: Mutex::default(),
-            tasks: Mutex::default(),
+            readers: Mutex::default(),
+            posters: Mutex::default(),
             posts: Mutex::default(),
             reading: Mutex::default(),
             sends_snapshot,
@@ -143,7 +144,7 @@ impl Peers {
             // The peer keeps the streams that it has dialed; only this member's reading begins
             // anew.
             std::mem::swap(&mut *peer.streams.lock(), &mut *old.streams.lock());
-            old.hang_up();
+            old.retire();
         }
         if self.raft.get().is_some() {
             self.talk_to(&peer);
@@ -190,16 +191,16 @@ impl Peers {
     /// Starts the tasks that read the peer's streams, post to it and probe it.
     fn talk_to(self: &Arc<Self>, peer: &Arc<Peer>) {
         let owner: Weak<dyn PeerOwner> = self.me.clone();
-        let mut tasks = peer.tasks.lock();
+        let (mut readers, mut posters) = (peer.readers.lock(), peer.posters.lock());
         for channel in Channel::BOTH {
             let reader = reader::read(owner.clone(), peer.id, peer.urls.clone(), channel);
-            tasks.push(self.supervisor.task_on(&self.runtime, "peer-stream", reader));
+            readers.push(self.supervisor.task_on(&self.runtime, "peer-stream", reader));
             let poster =
                 post::post(owner.clone(), peer.id, peer.urls.clone(), peer.open_posts(channel));
-            tasks.push(self.supervisor.task_on(&self.runtime, "peer-post", poster));
+            posters.push(self.supervisor.task_on(&self.runtime, "peer-post", poster));
         }
         let prober = probe::probe(owner, peer.id, peer.urls.clone());
-        tasks.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
+        readers.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
     }
 
     /// Hands a message from a stream of `from` to raft, unless it names another sender or proposes

@@ -8,13 +8,13 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
 use prost::Message as _;
 use tokio::time::timeout;
 
 use super::ask::AskError;
-use super::headers::headers;
+use super::headers::{PeersConfig, headers, is_fellow};
 use super::kept::Kept;
 use super::one::Queued;
 use super::owner::PeerOwner;
@@ -83,37 +83,42 @@ async fn post_one(
     url: &str,
     message: &Message,
 ) -> Outcome {
-    let (dial, supervisor, headers, patience) = {
+    let (dial, supervisor, config) = {
         let Some(owner) = owner.upgrade() else { return Outcome::Stopped };
-        let headers = headers(owner.config(), Some(message.to));
-        (owner.dial(), owner.supervisor(), headers, owner.config().read_timeout)
+        (owner.dial(), owner.supervisor(), owner.config().clone())
     };
-    let body = message.encode_to_vec();
-    let bytes = body.len();
+    let bytes = message.encoded_len();
     if bytes > limits::PEER_POSTS_BYTES_MAX {
         return Outcome::Refused(AskError::Status(StatusCode::PAYLOAD_TOO_LARGE));
     }
-    let request = || {
-        let uri: Uri = url.parse()?;
-        let mut request = Request::post("/raft").body(Full::new(Bytes::from(body)))?;
-        request.headers_mut().extend(headers?);
-        let kind = http::HeaderValue::from_static("application/protobuf");
-        request.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-        Ok((uri, request))
-    };
-    let (uri, request) = match request() {
+    let (uri, request) = match request_of(url, message, &config) {
         Ok(request) => request,
         Err(error) => return Outcome::Refused(error),
     };
-    if let Err(error) = kept.connect(&*dial, &supervisor, &uri).await {
+    let connected = async {
+        if kept.connect(&*dial, &supervisor, &uri).await? {
+            prove(kept, &uri, &config).await?;
+        }
+        Ok(())
+    };
+    if let Err(error) =
+        timeout(config.read_timeout, connected).await.unwrap_or_else(|late| Err(late.into()))
+    {
         return Outcome::Refused(error);
     }
-    let sent = timeout(patience, kept.send(&uri, request)).await;
-    let status = match sent.unwrap_or_else(|late| Err(late.into())) {
-        Ok((status, _)) => status,
+    let sent = timeout(config.read_timeout, kept.send(&uri, request)).await;
+    let (status, headers) = match sent.unwrap_or_else(|late| Err(late.into())) {
+        Ok(answered) => answered,
+        // The connection had ended before anything of the message was written.
+        Err(AskError::Http(error)) if error.is_canceled() => {
+            return Outcome::Refused(AskError::Http(error));
+        }
         Err(error) => return Outcome::Unknown(error),
     };
     let Some(owner) = owner.upgrade() else { return Outcome::Stopped };
+    if !is_fellow(&headers, &config) {
+        return Outcome::Unknown(AskError::Stranger);
+    }
     if status.is_success() {
         if let Some(peer) = owner.peer(message.to) {
             peer.series.sent_bytes.inc_by(bytes as u64);
@@ -124,4 +129,23 @@ async fn post_one(
         owner.removed();
     }
     Outcome::Refused(AskError::Status(status))
+}
+
+/// Asks who is at the other end, since a member of etcd would believe what is posted to it.
+async fn prove(kept: &mut Kept, url: &Uri, config: &PeersConfig) -> Result<(), AskError> {
+    let question = Request::get("/raft/probing").body(Full::default())?;
+    let (_, headers) = kept.send(url, question).await?;
+    if is_fellow(&headers, config) { Ok(()) } else { Err(AskError::Stranger) }
+}
+
+fn request_of(
+    url: &str,
+    message: &Message,
+    config: &PeersConfig,
+) -> Result<(Uri, Request<Full<Bytes>>), AskError> {
+    let mut request = Request::post("/raft").body(Full::new(message.encode_to_vec().into()))?;
+    request.headers_mut().extend(headers(config, Some(message.to))?);
+    let kind = HeaderValue::from_static("application/protobuf");
+    request.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    Ok((url.parse()?, request))
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::connection::{handshake, host};
 use super::frame::{Broken, Channel, Decoder, Read};
-use super::headers::{headers, is_rusd};
+use super::headers::{headers, is_fellow, is_rusd};
 use super::owner::PeerOwner;
 use crate::{clock, limits, tls};
 
@@ -137,6 +137,7 @@ async fn open(
     let status = response.status();
     if status == StatusCode::GONE
         && let Some(owner) = owner.upgrade()
+        && is_fellow(response.headers(), owner.config())
     {
         owner.removed();
     }

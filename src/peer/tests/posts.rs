@@ -45,6 +45,8 @@ enum Other {
     Answers(u16),
     Hangs,
     Away,
+    /// Takes whatever comes, as a member of etcd does.
+    IsStranger,
 }
 
 /// A member that posts, and the peer that it posts to, without sockets.
@@ -68,16 +70,24 @@ impl Dial for Owner {
             let answer = service_fn(|request: http::Request<hyper::body::Incoming>| {
                 let arrived = Arc::clone(&arrived);
                 async move {
+                    let mut answer = Response::new(Full::<Bytes>::default());
+                    if !matches!(peer, Other::IsStranger) {
+                        *answer.headers_mut() = headers::headers(&member_config(2), None).unwrap();
+                    }
+                    if request.uri().path() == "/raft/probing" {
+                        return Ok::<_, Infallible>(answer);
+                    }
                     assert_eq!(request.uri().path(), "/raft");
                     assert_eq!(request.headers()["x-raft-to"], "2");
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     arrived.lock().push(Message::decode(body).unwrap());
-                    if let Other::Answers(status) = peer {
-                        let mut answer = Response::new(Full::<Bytes>::default());
-                        *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-                        return Ok::<_, Infallible>(answer);
+                    match peer {
+                        Other::Answers(status) => {
+                            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+                        }
+                        _ => std::future::pending().await,
                     }
-                    std::future::pending().await
+                    Ok(answer)
                 }
             });
             let _ = http1::Builder::new().serve_connection(TokioIo::new(theirs), answer).await;
@@ -155,17 +165,19 @@ async fn post_to(peer: Other) -> (Vec<u64>, Vec<(u64, bool)>, usize) {
 
 #[tokio::test]
 async fn what_cannot_be_posted_is_reported_and_what_may_have_come_is_told_apart() {
-    let (taken, refused, gone, silent, away) = tokio::join!(
+    let (taken, refused, gone, silent, away, stranger) = tokio::join!(
         post_to(Other::Answers(204)),
         post_to(Other::Answers(503)),
         post_to(Other::Answers(410)),
         post_to(Other::Hangs),
         post_to(Other::Away),
+        post_to(Other::IsStranger),
     );
     assert_eq!(taken, (vec![0, 1, 2, 3], vec![], 0));
     let all = vec![(0, false), (1, false), (2, false), (3, false)];
     assert_eq!(refused, (vec![0, 3], all.clone(), 0));
     assert_eq!(gone, (vec![0, 3], all.clone(), 2));
     assert_eq!(silent, (vec![0, 3], vec![(0, true), (1, false), (2, false), (3, true)], 0));
-    assert_eq!(away, (vec![], all, 0));
+    assert_eq!(away, (vec![], all.clone(), 0));
+    assert_eq!(stranger, (vec![], all, 0));
 }
