@@ -11,6 +11,7 @@ use prost::Message;
 use super::demand::{Access, Demand, LeaseKeys};
 use super::ranges::Ranges;
 use super::{Caller, Error, ROOT};
+use crate::limits;
 use crate::pb::authpb::permission::Type;
 use crate::pb::authpb::{Permission, Role, User, UserAddOptions};
 use crate::pb::{
@@ -261,7 +262,7 @@ impl Auth {
             roles: Vec::new(),
             options: Some(options),
         };
-        tracing::info!("user-name" = name, "added a user");
+        tracing::info!("user-name" = shown(&name), "added a user");
         self.put_user(name, user);
         self.commit_revision();
         Ok(())
@@ -269,14 +270,18 @@ impl Auth {
 
     pub fn user_delete(&mut self, name: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT {
-            tracing::error!("user-name" = name, "cannot delete 'root' user");
+            tracing::error!("user-name" = shown(name), "cannot delete 'root' user");
             return Err(Error::InvalidManagement);
         }
         let user = self.users.remove(name).ok_or(Error::UserNotFound)?;
         self.grants.remove(name);
         self.store.delete(Bucket::AuthUsers, name.as_bytes().to_vec());
         self.commit_revision();
-        tracing::info!("user-name" = name, "user-roles" = ?user.roles, "deleted a user");
+        tracing::info!(
+            "user-name" = shown(name),
+            "user-roles" = ?all_shown(&user.roles),
+            "deleted a user"
+        );
         Ok(())
     }
 
@@ -291,8 +296,8 @@ impl Auth {
         };
         let user = User { password, ..user.clone() };
         tracing::info!(
-            "user-name" = request.name,
-            "user-roles" = ?user.roles,
+            "user-name" = shown(&request.name),
+            "user-roles" = ?all_shown(&user.roles),
             "changed a password of a user"
         );
         self.put_user(request.name.clone(), user);
@@ -307,9 +312,9 @@ impl Auth {
         }
         let Err(at) = user.roles.binary_search_by(|held| held.as_str().cmp(role)) else {
             tracing::warn!(
-                "user-name" = name,
-                "user-roles" = ?user.roles,
-                "duplicate-role-name" = role,
+                "user-name" = shown(name),
+                "user-roles" = ?all_shown(&user.roles),
+                "duplicate-role-name" = shown(role),
                 "ignored grant role request to a user"
             );
             return Ok(());
@@ -317,9 +322,9 @@ impl Auth {
         let mut user = user.clone();
         user.roles.insert(at, role.to_owned());
         tracing::info!(
-            "user-name" = name,
-            "user-roles" = ?user.roles,
-            "added-role-name" = role,
+            "user-name" = shown(name),
+            "user-roles" = ?all_shown(&user.roles),
+            "added-role-name" = shown(role),
             "granted a role to a user"
         );
         self.put_user(name.to_owned(), user);
@@ -330,8 +335,8 @@ impl Auth {
     pub fn user_revoke_role(&mut self, name: &str, role: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT && role == ROOT {
             tracing::error!(
-                "user-name" = name,
-                "role-name" = role,
+                "user-name" = shown(name),
+                "role-name" = shown(role),
                 "'root' user cannot revoke 'root' role"
             );
             return Err(Error::InvalidManagement);
@@ -344,10 +349,10 @@ impl Auth {
         let mut user = user.clone();
         user.roles.retain(|held| held != role);
         tracing::info!(
-            "user-name" = name,
-            "old-user-roles" = ?before,
-            "new-user-roles" = ?user.roles,
-            "revoked-role-name" = role,
+            "user-name" = shown(name),
+            "old-user-roles" = ?all_shown(before),
+            "new-user-roles" = ?all_shown(&user.roles),
+            "revoked-role-name" = shown(role),
             "revoked a role from a user"
         );
         self.put_user(name.to_owned(), user);
@@ -373,13 +378,13 @@ impl Auth {
         let role = Role { name: name.as_bytes().to_vec().into(), key_permission: Vec::new() };
         self.put_role(name, role);
         self.commit_revision();
-        tracing::info!("role-name" = name, "created a role");
+        tracing::info!("role-name" = shown(name), "created a role");
         Ok(())
     }
 
     pub fn role_delete(&mut self, name: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT {
-            tracing::error!("role-name" = name, "cannot delete 'root' role");
+            tracing::error!("role-name" = shown(name), "cannot delete 'root' role");
             return Err(Error::InvalidManagement);
         }
         self.roles.remove(name).ok_or(Error::RoleNotFound)?;
@@ -391,7 +396,7 @@ impl Auth {
             }
         }
         self.commit_revision();
-        tracing::info!("role-name" = name, "deleted a role");
+        tracing::info!("role-name" = shown(name), "deleted a role");
         Ok(())
     }
 
@@ -408,10 +413,11 @@ impl Auth {
         let mut role = self.roles.get(&request.name).ok_or(Error::RoleNotFound)?.clone();
         tracing::info!(
             // etcd calls the role a user here.
-            "user-name" = request.name,
-            "permission-name" = Type::try_from(perm.perm_type).map_or("", |kind| kind.as_str_name()),
-            key = %perm.key.escape_ascii(),
-            "range-end" = %perm.range_end.escape_ascii(),
+            "user-name" = shown(&request.name),
+            "permission-name" =
+                Type::try_from(perm.perm_type).map_or("", |kind| kind.as_str_name()),
+            key = bytes_shown(&perm.key),
+            "range-end" = bytes_shown(&perm.range_end),
             "granted/updated a permission to a user"
         );
         // Only the first permission of a key is compared, and a new one is inserted after all of
@@ -444,9 +450,9 @@ impl Auth {
             return Err(Error::PermissionNotGranted);
         }
         tracing::info!(
-            "role-name" = request.role,
-            key = %request.key.escape_ascii(),
-            "range-end" = %request.range_end.escape_ascii(),
+            "role-name" = shown(&request.role),
+            key = bytes_shown(&request.key),
+            "range-end" = bytes_shown(&request.range_end),
             "revoked a permission on range"
         );
         self.put_role(&request.role, role);
@@ -501,6 +507,19 @@ impl Auth {
         let grants = Grants { is_root, read: of(Type::Read), write: of(Type::Write) };
         self.grants.insert(name.to_owned(), grants);
     }
+}
+
+/// A name as a line of the log shows it: a request may hold a megabyte.
+fn shown(name: &str) -> String {
+    name.chars().take(limits::LOGGED_NAME_LETTERS_MAX).collect()
+}
+
+fn all_shown(names: &[String]) -> Vec<String> {
+    names.iter().take(limits::LOGGED_NAMES_MAX).map(|name| shown(name)).collect()
+}
+
+fn bytes_shown(bytes: &[u8]) -> String {
+    bytes[..bytes.len().min(limits::LOGGED_NAME_LETTERS_MAX)].escape_ascii().to_string()
 }
 
 fn has_no_password(user: &User) -> bool {

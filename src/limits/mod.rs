@@ -795,9 +795,11 @@ pub const PASSWORDS_PENDING_MAX: usize = 64;
 /// Longest name of a user or role: the longest key of a bbolt file, so that a snapshot can hold the
 /// name.
 pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
-/// Characters of a user name that a refused login leaves in the log; the request may hold a
-/// megabyte.
+/// Characters of a name, or bytes of a key, in the lines of the log about users, roles and logins; a
+/// request may hold a megabyte.
 pub const LOGGED_NAME_LETTERS_MAX: usize = 256;
+/// Names of roles in one such line.
+pub const LOGGED_NAMES_MAX: usize = 32;
 /// Shortest time between two lines of the log about refused tokens.
 pub const REFUSED_TOKEN_LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// Hexadecimal digits of a refused token's SHA-256 in such a line: etcd's.

@@ -331,6 +331,12 @@ pub fn peer(member_id: u64, peer_id: u64) -> PeerSeries {
     }
 }
 
+/// Counts a proposal as pending until the guard is dropped.
+pub fn pending_proposal() -> Inflight {
+    FAMILIES.proposals_pending.inc();
+    Inflight(FAMILIES.proposals_pending.clone())
+}
+
 /// The series of snapshots to or from one peer. As in etcd, they appear with the first snapshot.
 pub struct SnapshotSeries {
     inflight: IntGauge,
@@ -347,8 +353,8 @@ impl SnapshotSeries {
     }
 }
 
-/// Guard of a snapshot in flight. A guard, since the task of a transfer is dropped when its
-/// connection ends.
+/// Guard of what is in flight. A guard, since a future is dropped when its client or its connection
+/// ends.
 pub struct Inflight(IntGauge);
 
 impl Drop for Inflight {

@@ -150,14 +150,14 @@ impl Node {
             return Err(Error::RequestTooLarge);
         }
         let _under_way = self.admit_bytes(&entry.command, data.len())?;
-        metrics::proposals_pending().inc();
+        let pending = metrics::pending_proposal();
         let propose = |raft: &raft::Handle| match via {
             Via::AnyLeader => raft.propose(id, data.clone()),
             Via::OwnTerm(term) => raft.propose_as_leader(id, data.clone(), term),
         };
         span.event("Send raft proposal");
         let reply = self.propose_until_taken(id, propose, via).await;
-        metrics::proposals_pending().dec();
+        drop(pending);
         if matches!(reply, Ok(_) | Err(Error::Apply(_))) {
             span.event("Receive raft result");
         }

@@ -324,13 +324,17 @@ impl WatchResponses {
             Item::Progress { watch_id, revision } => {
                 WatchResponse { header: self.header(revision), watch_id, ..Default::default() }
             }
-            Item::Compacted { watch_id, compact_revision } => WatchResponse {
-                header: self.header(0),
-                watch_id,
-                canceled: true,
-                compact_revision,
-                ..Default::default()
-            },
+            Item::Compacted { watch_id, compact_revision } => {
+                // The client may still cancel it, as in etcd, so the options stay.
+                self.spans.remove(&watch_id);
+                WatchResponse {
+                    header: self.header(0),
+                    watch_id,
+                    canceled: true,
+                    compact_revision,
+                    ..Default::default()
+                }
+            }
             Item::Events { watch_id, revision, changes } => {
                 let Some(options) = self.options_of(watch_id) else { return };
                 if let Some(may_tell) = &mut options.progress {

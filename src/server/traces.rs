@@ -89,7 +89,11 @@ fn channel(address: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .unwrap_or_else(|_| Endpoint::from_static("http://collector"))
         .user_agent(concat!("rusd/", env!("CARGO_PKG_VERSION")))
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.to_string())?
+        // A collector that vanished without a word would cost all spans until the kernel gives its
+        // connection up.
+        .http2_keep_alive_interval(limits::TRACE_EXPORT_TIMEOUT)
+        .keep_alive_timeout(limits::TRACE_EXPORT_TIMEOUT);
     Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
         let target = target.clone();
         async move {
