@@ -32,7 +32,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Response};
+use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 use tonic::Status;
 
@@ -137,13 +137,13 @@ impl Gateway {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send + Sync,
     {
-        let Some(route) = route(parts.uri.path()) else {
-            return Err(Status::not_found("Not Found"));
+        let (route, mut call) = match begun(&parts) {
+            Ok(begun) => begun,
+            Err(status) => {
+                rpc::discard(&parts.headers, body).await;
+                return Err(status);
+            }
         };
-        if parts.method != Method::POST || request::is_overridden(&parts.headers) {
-            return Err(Status::unimplemented("Method Not Allowed"));
-        }
-        let mut call = request::call(route, &parts.headers)?;
         if let Some(local) = parts.extensions.get::<rpc::LocalAddress>() {
             call.extensions_mut().insert(local.clone());
         }
@@ -169,6 +169,17 @@ impl Gateway {
         };
         answer::unary(route, Messages::new(answered, origin.unsent)).await
     }
+}
+
+/// The route of a request, and the call that it makes, without its messages.
+fn begun<B>(parts: &Parts) -> Result<(&'static Route, Request<request::Body<B>>), Status> {
+    let Some(route) = route(parts.uri.path()) else {
+        return Err(Status::not_found("Not Found"));
+    };
+    if parts.method != Method::POST || request::is_overridden(&parts.headers) {
+        return Err(Status::unimplemented("Method Not Allowed"));
+    }
+    Ok((route, request::call(route, &parts.headers)?))
 }
 
 /// Resolves when the client hung up so long ago that a short call had its time: a client that closes

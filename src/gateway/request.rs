@@ -189,7 +189,7 @@ where
     let read = tokio::time::timeout(limits::REQUEST_BODY_TIMEOUT, reading).await;
     let read = read.map_err(|_| Status::deadline_exceeded("the request's body did not arrive"))?;
     if read.is_err() {
-        rpc::discard(body).await;
+        rpc::discard(&HeaderMap::new(), body).await;
     }
     read
 }

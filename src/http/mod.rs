@@ -26,9 +26,10 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
-use crate::metrics;
 use crate::node::Node;
+use crate::{limits, metrics};
 
 pub use form::{canonicalize, is_host, is_unclean, refused_by_form, refused_expectation};
 
@@ -49,6 +50,8 @@ pub struct Config {
 pub struct Http {
     node: Node,
     config: Config,
+    /// One permit for each scrape that is being written.
+    scrapes: Semaphore,
 }
 
 /// The kinds of ports, which answer different paths.
@@ -69,7 +72,7 @@ const METRICS: HeaderValue =
 
 impl Http {
     pub fn new(node: Node, config: Config) -> Arc<Self> {
-        Arc::new(Self { node, config })
+        Arc::new(Self { node, config, scrapes: Semaphore::new(limits::SCRAPES_MAX) })
     }
 
     /// Answers a request by its head. `is_secured` says whether it came over TLS.
@@ -111,7 +114,7 @@ impl Http {
             return redirect(parts, &clean);
         }
         match path {
-            "/metrics" => return self.metrics(),
+            "/metrics" => return self.metrics().await,
             "/version" | "/debug/vars" if port == Port::Client => {
                 return match (get, path) {
                     (false, _) => not_allowed(),
@@ -197,7 +200,10 @@ impl Http {
     }
 
     /// The metrics as text. Those that only the node knows are brought up to date first.
-    fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> Answer {
+        let _turn = self.scrapes.acquire().await;
+        // A client that asks again and again without a pause does not go before all others.
+        tokio::task::yield_now().await;
         self.node.refresh_metrics();
         typed(StatusCode::OK, METRICS, &metrics::render())
     }

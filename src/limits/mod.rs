@@ -253,6 +253,9 @@ pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
 /// Bytes of a request body that no handler reads, which are read before the answer is sent. Go
 /// reads as much after its handler.
 pub const HTTP_BODY_BYTES_MAX: usize = 256 << 10;
+/// Scrapes of `/metrics` that are written at a time. Each takes some milliseconds, so that many at
+/// once would hold up all other calls.
+pub const SCRAPES_MAX: usize = 1;
 /// How long reading such a body may take; after that the answer is sent without it.
 pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of the headers of one HTTP/2 request. Auth tokens are the largest of them.
@@ -549,6 +552,10 @@ pub const RAFT_MESSAGE_BYTES_MAX: u64 = 512 << 10;
 /// Highest term or index that is accepted from a peer or the log. No cluster reaches it, and adding
 /// to it does not overflow.
 pub const RAFT_NUMBER_MAX: u64 = i64::MAX as u64;
+/// Terms above this are no cluster's own, and one message raises a member's term there by
+/// `RAFT_TERM_RISE_MAX` at most: more elections than a member can have missed.
+pub const RAFT_TERM_HIGH: u64 = 1 << 62;
+pub const RAFT_TERM_RISE_MAX: u64 = 1 << 20;
 /// Messages with entries that are sent to one member and not yet acknowledged. All of them fit the
 /// member's queue (`PEER_QUEUE_BYTES_MAX`); while acknowledgements are slow, the messages become
 /// larger instead of more.

@@ -331,6 +331,25 @@ pub fn peer(member_id: u64, peer_id: u64) -> PeerSeries {
     }
 }
 
+/// Forgets the series of a caller that was no member. Anybody can call.
+pub fn forget_peer(member_id: u64, peer_id: u64) {
+    let (local, remote) = (format!("{member_id:x}"), format!("{peer_id:x}"));
+    let (both, remote) = ([local.as_str(), remote.as_str()], [remote.as_str()]);
+    for gauges in [&FAMILIES.active_peers, &FAMILIES.known_peers] {
+        let _ = gauges.remove_label_values(&both);
+    }
+    let _ = FAMILIES.disconnected_peers.remove_label_values(&both);
+    for counters in [
+        &FAMILIES.peer_sent_bytes,
+        &FAMILIES.peer_received_bytes,
+        &FAMILIES.peer_sent_failures,
+        &FAMILIES.peer_received_failures,
+    ] {
+        let _ = counters.remove_label_values(&remote);
+    }
+    let _ = FAMILIES.peer_round_trip.remove_label_values(&remote);
+}
+
 /// Counts a proposal as pending until the guard is dropped.
 pub fn pending_proposal() -> Inflight {
     FAMILIES.proposals_pending.inc();

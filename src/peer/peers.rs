@@ -166,7 +166,8 @@ impl Peers {
         let mut known = self.known.write();
         if known.peers.get(&id).is_some_and(|peer| peer.is_unconfirmed) {
             let peer = known.peers.remove(&id);
-            peer.inspect(|peer| peer.series.known.set(0)).inspect(|peer| peer.hang_up());
+            peer.inspect(|peer| peer.hang_up());
+            metrics::forget_peer(self.config.id, id);
         }
     }
 

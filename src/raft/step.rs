@@ -6,7 +6,7 @@ use raft::eraftpb::{ConfChange, ConfState, Entry, Message, MessageType};
 use raft::{RawNode, StateRole};
 
 use super::store::Store;
-use crate::limits::RAFT_NUMBER_MAX;
+use crate::limits::{RAFT_NUMBER_MAX, RAFT_TERM_HIGH, RAFT_TERM_RISE_MAX};
 
 /// Why a message was refused. Raft tolerates the loss of any message, so a refused one is counted
 /// and dropped.
@@ -56,7 +56,7 @@ pub(super) fn admit(raft: &RawNode<Store>, message: &Message) -> Result<(), Refu
         return Err(Refusal::NotMember);
     }
     let is_forwarded = matches!(kind, MessageType::MsgPropose | MessageType::MsgReadIndex);
-    if is_forwarded != (message.term == 0) || message.term > RAFT_NUMBER_MAX {
+    if is_forwarded != (message.term == 0) || !may_be_term(raft, message.term) {
         return Err(Refusal::Term);
     }
     // Raft looks no further into a message of an earlier term, so it needs no further checks.
@@ -122,6 +122,13 @@ pub(super) fn awaits_snapshot(raft: &RawNode<Store>) -> bool {
     raft.raft.raft_log.applied + 1 < raft.raft.raft_log.first_index()
 }
 
+/// Whether a message of this term may come. A single one must not take a member to the last terms,
+/// behind which there is none for the next election.
+fn may_be_term(raft: &RawNode<Store>, term: u64) -> bool {
+    let own = raft.raft.term;
+    term <= RAFT_NUMBER_MAX && (term <= RAFT_TERM_HIGH || term <= own + RAFT_TERM_RISE_MAX)
+}
+
 /// Checks the message of another member's snapshot.
 pub(super) fn admit_snapshot(raft: &RawNode<Store>, message: &Message) -> Result<(), Refusal> {
     if message.msg_type != MessageType::MsgSnapshot as i32 {
@@ -135,7 +142,7 @@ pub(super) fn admit_snapshot(raft: &RawNode<Store>, message: &Message) -> Result
     if metadata.index == 0 || metadata.index > RAFT_NUMBER_MAX {
         return Err(Refusal::Index);
     }
-    if metadata.term == 0 || metadata.term > message.term || message.term > RAFT_NUMBER_MAX {
+    if metadata.term == 0 || metadata.term > message.term || !may_be_term(raft, message.term) {
         return Err(Refusal::Term);
     }
     // Raft ignores a snapshot that is older than the commit. One at the commit index but of another

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{EXPECT, HeaderName, HeaderValue};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use prost::Message;
@@ -216,7 +216,11 @@ fn broken(error: BoxError) -> Status {
 
 /// Waits for the end of a body that is not used, within the bounds for HTTP. An answer before its
 /// end can be lost with the connection: h2 resets the stream, and curl then often drops the answer.
-pub async fn discard<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
+/// A client that asked first whether it is wanted has not sent it, and is not told to.
+pub async fn discard<B: HttpBody<Data = Bytes> + Unpin>(headers: &HeaderMap, mut body: B) {
+    if headers.contains_key(EXPECT) {
+        return;
+    }
     let mut bytes = 0;
     let end = async {
         while let Some(Ok(frame)) = body.frame().await {

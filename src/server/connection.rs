@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_body::Body as HttpBody;
@@ -153,7 +153,8 @@ async fn http2_connection<S>(
                 // Boxed, so that a call of gRPC does not hold this future's memory.
                 (None, true) => Box::pin(front.http2(request, kind, &account)).await?,
                 (None, false) => {
-                    rpc::discard(request.into_body()).await;
+                    let (parts, body) = request.into_parts();
+                    rpc::discard(&parts.headers, body).await;
                     overloaded().map(AnswerBody::Http)
                 }
             };
@@ -393,7 +394,7 @@ impl Front {
     {
         let Some(gateway) = self.gateway_of(request.uri().path()) else {
             let (parts, body) = request.into_parts();
-            discard(&parts, body).await;
+            rpc::discard(&parts.headers, body).await;
             let answer = self.http.answer(self.port, self.origin.is_secured, &parts).await;
             return answer.map(AnswerBody::Http);
         };
@@ -401,11 +402,11 @@ impl Front {
         let origins = self.http.origins(&parts.headers);
         let mut answer = match self.refuse(gateway, &parts) {
             Some(refusal) => {
-                discard(&parts, body).await;
+                rpc::discard(&parts.headers, body).await;
                 return refusal.map(AnswerBody::Http);
             }
             None if parts.method == Method::OPTIONS => {
-                discard(&parts, body).await;
+                rpc::discard(&parts.headers, body).await;
                 Response::new(AnswerBody::Http(Full::default()))
             }
             None => {
@@ -415,13 +416,6 @@ impl Front {
         };
         answer.headers_mut().extend(origins);
         answer
-    }
-}
-
-/// Reads a body that nobody looks at, unless its client sends it only if it is wanted.
-async fn discard<B: HttpBody<Data = Bytes> + Unpin>(parts: &Parts, body: B) {
-    if !parts.headers.contains_key(EXPECT) {
-        rpc::discard(body).await;
     }
 }
 

@@ -514,3 +514,27 @@ async fn a_watch_ends_when_its_client_hangs_up() {
     tokio::time::timeout(PATIENCE, all_gone).await.expect("the connections stay");
     member.stop().await;
 }
+
+/// The answer would be lost if the connection ended before the body came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_waits_for_the_body_of_its_request() {
+    let member = Member::start("").await;
+    for (path, status) in [("/v3/nope", "404"), ("/v3beta/nope", "404")] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n");
+        let mut stream = connect(&member, &head).await;
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stream.write_all(&[b' '; 25_000]).await.unwrap();
+        }
+        stream
+            .write_all(b"GET /version HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answers = String::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answers));
+        read.await.expect("the answers end").unwrap();
+        assert!(answers.starts_with(&format!("HTTP/1.1 {status} ")), "{answers}");
+        assert!(answers.contains("etcdserver"), "{answers}");
+    }
+    member.stop().await;
+}

@@ -183,7 +183,8 @@ fn a_control_plane_starts_is_upgraded_and_grows() {
 
     let added = first
         .good(&host, &["member", "add", "--learner", "cp-2", "--peer-urls", &second.peer_url()]);
-    let id = added.split(' ').nth(1).unwrap();
+    // An id is padded to sixteen places.
+    let id = added.split_whitespace().nth(1).unwrap();
     assert!(added.contains("added as learner"), "{added}");
     // A learner is alive and not ready.
     let both = [first.member(), second.member()];

@@ -1,6 +1,7 @@
 //! Requests from strangers, and from members that violate the protocol.
 
 use super::*;
+use crate::metrics;
 
 #[test]
 fn strangers_get_no_stream() {
@@ -76,6 +77,10 @@ fn strangers_that_call_are_dialled_seldom() {
     (100..228).for_each(|id| peers.forget(id));
     let left: Vec<u64> = (100..228).filter(|id| peers.peer(*id).is_some()).collect();
     assert_eq!(left, [100]);
+    let shown = metrics::render();
+    let series = |id: u64| shown.contains(&format!("\"{id:x}\""));
+    assert!(series(100));
+    assert!((101..228).all(|id| !series(id)), "a stranger leaves series behind");
 }
 
 /// A body that does not end after its first bytes.

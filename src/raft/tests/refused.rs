@@ -1,6 +1,7 @@
 //! Messages that are refused before the `raft` crate sees them.
 
 use super::*;
+use crate::limits;
 
 #[test]
 fn messages_at_which_raft_panics_are_refused() {
@@ -16,6 +17,10 @@ fn messages_at_which_raft_panics_are_refused() {
     }
     for kind in [MsgAppend, MsgHeartbeat, MsgAppendResponse, MsgRequestVote, MsgTransferLeader] {
         assert_eq!(refusal(follower, message(kind, 0)), Some(Refusal::Term), "{kind:?}");
+    }
+    // Terms behind which there would be none for the next election.
+    for term in [limits::RAFT_TERM_HIGH + limits::RAFT_TERM_RISE_MAX, i64::MAX as u64, u64::MAX] {
+        assert_eq!(refusal(follower, message(MsgRequestVote, term)), Some(Refusal::Term), "{term}");
     }
     for kind in [MsgPropose, MsgReadIndex] {
         let with_entry = Message { entries: vec![entry(0, 0)], ..message(kind, 1) };
@@ -45,7 +50,7 @@ fn messages_at_which_raft_panics_are_refused() {
     assert_eq!(refusal(follower, far), Some(Refusal::Index));
     assert_eq!(refusal(follower, message(MsgSnapshot, 1)), Some(Refusal::Snapshot));
     assert_eq!(refusal(follower, message(MsgTransferLeader, 1)), Some(Refusal::Election));
-    assert_eq!(follower.status().messages_refused, 38);
+    assert_eq!(follower.status().messages_refused, 41);
     assert_eq!(refusal(follower, append(1, 1, vec![entry(2, 3)])), None);
     assert_eq!(follower.status().last_index, 2);
 
