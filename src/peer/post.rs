@@ -97,7 +97,7 @@ async fn post_one(
     };
     let connected = async {
         if kept.connect(&*dial, &supervisor, &uri).await? {
-            prove(kept, &uri, &config).await?;
+            prove(kept, &uri, message.to, &config).await?;
         }
         Ok(())
     };
@@ -132,8 +132,9 @@ async fn post_one(
 }
 
 /// Asks who is at the other end, since a member of etcd would believe what is posted to it.
-async fn prove(kept: &mut Kept, url: &Uri, config: &PeersConfig) -> Result<(), AskError> {
-    let question = Request::get("/raft/probing").body(Full::default())?;
+async fn prove(kept: &mut Kept, url: &Uri, to: u64, config: &PeersConfig) -> Result<(), AskError> {
+    let mut question = Request::get("/raft/probing").body(Full::default())?;
+    question.headers_mut().extend(headers(config, Some(to))?);
     let (_, headers) = kept.send(url, question).await?;
     if is_fellow(&headers, config) { Ok(()) } else { Err(AskError::Stranger) }
 }
