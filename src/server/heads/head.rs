@@ -25,7 +25,7 @@ const BAD_VERSION: Refusal =
 const ENCODED: Refusal = Refusal(Some(("501 Not Implemented", "Unsupported transfer encoding")));
 
 /// Headers that something looks at, beside those of WebSockets. Of a long head, others do not pass.
-const KNOWN: [&[u8]; 18] = [
+const KNOWN: [&[u8]; 20] = [
     b"authorization",
     b"connection",
     b"content-length",
@@ -36,6 +36,8 @@ const KNOWN: [&[u8]; 18] = [
     b"grpc-metadata-client-api-version",
     b"grpc-metadata-hasleader",
     b"grpc-metadata-token",
+    b"grpc-metadata-traceparent",
+    b"grpc-metadata-tracestate",
     b"grpc-timeout",
     b"host",
     b"origin",
