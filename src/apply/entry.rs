@@ -9,7 +9,6 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 
 use super::command::{Command, Error, V2};
 use super::v2;
-use crate::limits::LOGGED_NAME_LETTERS_MAX;
 use crate::pb::loggable;
 use crate::pb::logged::logged;
 use crate::pb::shapes::{self, Shaped as _};
@@ -63,7 +62,6 @@ impl Entry {
     }
 
     fn redacted(&self) -> Option<String> {
-        let shown = |name: &str| name.chars().take(LOGGED_NAME_LETTERS_MAX).collect::<String>();
         Some(match &self.command {
             Command::Put(request) => format!("put:<{}>", loggable::put(request)),
             Command::Txn(request) => format!("txn:<{}>", loggable::txn(request)),
@@ -73,11 +71,16 @@ impl Entry {
             Command::LeaseRevoke(request) => format!("lease_revoke:<id:{:016x}>", request.id),
             // etcd shows the token, with which whoever reads the log is that user.
             Command::Authenticate(request) => {
-                format!("authenticate:<name:{} simple_token:<redacted>>", shown(&request.name))
+                format!(
+                    "authenticate:<name:{} simple_token:<redacted>>",
+                    loggable::name(&request.name)
+                )
             }
-            Command::UserAdd(request) => format!("auth_user_add:<name:{}>", shown(&request.name)),
+            Command::UserAdd(request) => {
+                format!("auth_user_add:<name:{}>", loggable::name(&request.name))
+            }
             Command::UserChangePassword(request) => {
-                format!("auth_user_change_password:<name:{}>", shown(&request.name))
+                format!("auth_user_change_password:<name:{}>", loggable::name(&request.name))
             }
             _ => return None,
         })

@@ -16,7 +16,7 @@ use crate::pb::authpb::permission::Type;
 use crate::pb::authpb::{Permission, Role, User, UserAddOptions};
 use crate::pb::{
     AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
-    AuthUserChangePasswordRequest,
+    AuthUserChangePasswordRequest, loggable,
 };
 use crate::store::{self, Bucket, Store, schema};
 use crate::types::KeyRange;
@@ -262,7 +262,7 @@ impl Auth {
             roles: Vec::new(),
             options: Some(options),
         };
-        tracing::info!("user-name" = shown(&name), "added a user");
+        tracing::info!("user-name" = loggable::name(&name), "added a user");
         self.put_user(name, user);
         self.commit_revision();
         Ok(())
@@ -270,7 +270,7 @@ impl Auth {
 
     pub fn user_delete(&mut self, name: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT {
-            tracing::error!("user-name" = shown(name), "cannot delete 'root' user");
+            tracing::error!("user-name" = loggable::name(name), "cannot delete 'root' user");
             return Err(Error::InvalidManagement);
         }
         let user = self.users.remove(name).ok_or(Error::UserNotFound)?;
@@ -278,7 +278,7 @@ impl Auth {
         self.store.delete(Bucket::AuthUsers, name.as_bytes().to_vec());
         self.commit_revision();
         tracing::info!(
-            "user-name" = shown(name),
+            "user-name" = loggable::name(name),
             "user-roles" = ?all_shown(&user.roles),
             "deleted a user"
         );
@@ -296,7 +296,7 @@ impl Auth {
         };
         let user = User { password, ..user.clone() };
         tracing::info!(
-            "user-name" = shown(&request.name),
+            "user-name" = loggable::name(&request.name),
             "user-roles" = ?all_shown(&user.roles),
             "changed a password of a user"
         );
@@ -312,9 +312,9 @@ impl Auth {
         }
         let Err(at) = user.roles.binary_search_by(|held| held.as_str().cmp(role)) else {
             tracing::warn!(
-                "user-name" = shown(name),
+                "user-name" = loggable::name(name),
                 "user-roles" = ?all_shown(&user.roles),
-                "duplicate-role-name" = shown(role),
+                "duplicate-role-name" = loggable::name(role),
                 "ignored grant role request to a user"
             );
             return Ok(());
@@ -322,9 +322,9 @@ impl Auth {
         let mut user = user.clone();
         user.roles.insert(at, role.to_owned());
         tracing::info!(
-            "user-name" = shown(name),
+            "user-name" = loggable::name(name),
             "user-roles" = ?all_shown(&user.roles),
-            "added-role-name" = shown(role),
+            "added-role-name" = loggable::name(role),
             "granted a role to a user"
         );
         self.put_user(name.to_owned(), user);
@@ -335,8 +335,8 @@ impl Auth {
     pub fn user_revoke_role(&mut self, name: &str, role: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT && role == ROOT {
             tracing::error!(
-                "user-name" = shown(name),
-                "role-name" = shown(role),
+                "user-name" = loggable::name(name),
+                "role-name" = loggable::name(role),
                 "'root' user cannot revoke 'root' role"
             );
             return Err(Error::InvalidManagement);
@@ -349,10 +349,10 @@ impl Auth {
         let mut user = user.clone();
         user.roles.retain(|held| held != role);
         tracing::info!(
-            "user-name" = shown(name),
+            "user-name" = loggable::name(name),
             "old-user-roles" = ?all_shown(before),
             "new-user-roles" = ?all_shown(&user.roles),
-            "revoked-role-name" = shown(role),
+            "revoked-role-name" = loggable::name(role),
             "revoked a role from a user"
         );
         self.put_user(name.to_owned(), user);
@@ -378,13 +378,13 @@ impl Auth {
         let role = Role { name: name.as_bytes().to_vec().into(), key_permission: Vec::new() };
         self.put_role(name, role);
         self.commit_revision();
-        tracing::info!("role-name" = shown(name), "created a role");
+        tracing::info!("role-name" = loggable::name(name), "created a role");
         Ok(())
     }
 
     pub fn role_delete(&mut self, name: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT {
-            tracing::error!("role-name" = shown(name), "cannot delete 'root' role");
+            tracing::error!("role-name" = loggable::name(name), "cannot delete 'root' role");
             return Err(Error::InvalidManagement);
         }
         self.roles.remove(name).ok_or(Error::RoleNotFound)?;
@@ -396,7 +396,7 @@ impl Auth {
             }
         }
         self.commit_revision();
-        tracing::info!("role-name" = shown(name), "deleted a role");
+        tracing::info!("role-name" = loggable::name(name), "deleted a role");
         Ok(())
     }
 
@@ -413,7 +413,7 @@ impl Auth {
         let mut role = self.roles.get(&request.name).ok_or(Error::RoleNotFound)?.clone();
         tracing::info!(
             // etcd calls the role a user here.
-            "user-name" = shown(&request.name),
+            "user-name" = loggable::name(&request.name),
             "permission-name" =
                 Type::try_from(perm.perm_type).map_or("", |kind| kind.as_str_name()),
             key = bytes_shown(&perm.key),
@@ -450,7 +450,7 @@ impl Auth {
             return Err(Error::PermissionNotGranted);
         }
         tracing::info!(
-            "role-name" = shown(&request.role),
+            "role-name" = loggable::name(&request.role),
             key = bytes_shown(&request.key),
             "range-end" = bytes_shown(&request.range_end),
             "revoked a permission on range"
@@ -509,13 +509,8 @@ impl Auth {
     }
 }
 
-/// A name as a line of the log shows it: a request may hold a megabyte.
-fn shown(name: &str) -> String {
-    name.chars().take(limits::LOGGED_NAME_LETTERS_MAX).collect()
-}
-
 fn all_shown(names: &[String]) -> Vec<String> {
-    names.iter().take(limits::LOGGED_NAMES_MAX).map(|name| shown(name)).collect()
+    names.iter().take(limits::LOGGED_NAMES_MAX).map(|name| loggable::name(name)).collect()
 }
 
 fn bytes_shown(bytes: &[u8]) -> String {

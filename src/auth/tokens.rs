@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::jwt::Jwt;
 use super::{Caller, Error, TokenError};
-use crate::clock::Clock;
+use crate::clock::{Clock, LogLimit};
 use crate::{go, limits};
 
 const PREFIX_LETTERS: usize = 16;
@@ -29,14 +30,9 @@ pub struct Tokens {
     ttl: Duration,
     clock: Arc<dyn Clock>,
     simple: Mutex<Simple>,
-    refusals: Mutex<Refusals>,
-}
-
-/// Refused tokens, for the log. Anybody can send one with every call, so a line a second is written.
-#[derive(Default)]
-struct Refusals {
-    count: u64,
-    said_at: Option<Duration>,
+    refused: AtomicU64,
+    /// Anybody can send a refused token with every call.
+    refusal_said: LogLimit,
 }
 
 /// Simple tokens, and the order in which they expire.
@@ -109,7 +105,14 @@ impl Tokens {
         };
         // As in etcd, a TTL of zero stands for the default.
         let ttl = if ttl.is_zero() { limits::SIMPLE_TOKEN_TTL } else { ttl };
-        Ok(Self { kind, ttl, clock, simple: Mutex::default(), refusals: Mutex::default() })
+        Ok(Self {
+            kind,
+            ttl,
+            clock,
+            simple: Mutex::default(),
+            refused: AtomicU64::new(0),
+            refusal_said: LogLimit::new(limits::REFUSED_TOKEN_LINE_INTERVAL),
+        })
     }
 
     /// The random part of a simple token. Chosen before the login is proposed, so that each member
@@ -183,16 +186,10 @@ impl Tokens {
     }
 
     fn note_refusal(&self, token: &str) {
-        let now = self.clock.now();
-        let mut refusals = self.refusals.lock();
-        refusals.count += 1;
-        let is_late = |at: Duration| now.saturating_sub(at) >= limits::REFUSED_TOKEN_LINE_INTERVAL;
-        if !refusals.said_at.is_none_or(is_late) {
+        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        if !self.refusal_said.may_log(self.clock.now()) {
             return;
         }
-        refusals.said_at = Some(now);
-        let refused = refusals.count;
-        drop(refusals);
         // What etcd shows of a token: enough to compare, and too little to use.
         let digest = format!("{:x}", Sha256::digest(token));
         let fingerprint = &digest[..limits::TOKEN_FINGERPRINT_LETTERS];

@@ -13,7 +13,7 @@ use super::format::{Display, Format};
 use super::json;
 use super::printer::Printer;
 use super::spec::Program;
-use crate::client::{Client, Config, Credentials, Deadline, Error, TlsOptions, timestamp};
+use crate::client::{Client, Config, Credentials, Deadline, Error, TlsOptions};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{self, Resolver, Service};
 use crate::go;
@@ -283,7 +283,7 @@ impl Context {
 
     fn log(&self, level: &str, line: u32, message: &str, variable: &[u8], tail: &str) {
         let (message, variable) = (json::string(message.as_bytes()), json::string(variable));
-        let time = timestamp(self.clock.unix_nanos());
+        let time = go::timestamp(self.clock.unix_nanos());
         // Not by the client's logger, which alone `ETCD_CLIENT_DEBUG` makes quiet.
         self.printer.err(format!(
             "{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":\"flags/flag.go:{line}\",\

@@ -40,7 +40,7 @@ pub use deadline::Deadline;
 pub use endpoint::{Address, Target};
 pub use error::Error;
 pub use keep_alive::KeepAlive;
-pub use log::{LogSink, timestamp};
+pub use log::LogSink;
 pub use methods::{Method, rpc};
 pub use watch::{Progress, WatchBatch, WatchSpec, Watcher};
 

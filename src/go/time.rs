@@ -1,4 +1,4 @@
-//! Times as etcd's log lines show them: `time.Format` with the layout of its encoder.
+//! Times as the log lines of etcd and of its client show them: `time.Format` with the layout of its encoder.
 
 use std::fmt::Write as _;
 
@@ -42,6 +42,7 @@ mod tests {
     fn timestamps_know_leap_days() {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(timestamp(951_782_400_000_001_000), "2000-02-29T00:00:00.000001Z");
+        assert_eq!(timestamp(951_827_696_123_456_789), "2000-02-29T12:34:56.123456Z");
         assert_eq!(timestamp(1_795_371_611_890_616_000), "2026-11-22T18:20:11.890616Z");
     }
 }

@@ -756,6 +756,8 @@ pub const PEER_REMEMBERED_RETRY: Duration = Duration::from_secs(5);
 pub const PEER_REMEMBERED_FOR: Duration = Duration::from_secs(15);
 /// URLs of such a peer that are kept; a member has one or two.
 pub const PEER_UNCONFIRMED_URLS_MAX: usize = 4;
+/// Pause between two attempts to read a peer's stream, or to post to it: etcd's.
+pub const PEER_RETRY: Duration = Duration::from_millis(100);
 /// Messages that wait to be posted to a peer that reads no stream: etcd's `pipelineBufSize`.
 pub const PEER_POSTS_QUEUE_MAX: usize = 64;
 /// Bytes of raft messages that are taken from POST requests at the same time, and so the largest of

@@ -9,7 +9,7 @@ use crate::apply::{self, Stage};
 use crate::auth::{self, Caller, Credentials, Demand, LeaseKeys, ROOT};
 use crate::clock;
 use crate::limits;
-use crate::pb::{AuthenticateRequest, AuthenticateResponse, InternalAuthenticateRequest};
+use crate::pb::{AuthenticateRequest, AuthenticateResponse, InternalAuthenticateRequest, loggable};
 use crate::raft::Via;
 use crate::trace::Context;
 
@@ -224,8 +224,7 @@ impl Node {
             Err(error) => error,
         };
         if error != auth::Error::AuthNotEnabled {
-            let user: String = name.chars().take(limits::LOGGED_NAME_LETTERS_MAX).collect();
-            tracing::warn!(user, %error, "invalid authentication was requested");
+            tracing::warn!(user = loggable::name(name), %error, "invalid authentication was requested");
         }
         Err(error.into())
     }

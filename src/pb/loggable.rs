@@ -10,7 +10,12 @@ use super::logged::logged;
 use super::request_op::Request;
 use super::shapes::Shaped;
 use super::{Compare, PutRequest, RequestOp, TxnRequest};
-use crate::limits::{LOGGED_DEPTH_MAX, LOGGED_REQUEST_BYTES_MAX};
+use crate::limits::{LOGGED_DEPTH_MAX, LOGGED_NAME_LETTERS_MAX, LOGGED_REQUEST_BYTES_MAX};
+
+/// A name, cut at `LOGGED_NAME_LETTERS_MAX`: a request may hold a megabyte of it.
+pub fn name(name: &str) -> String {
+    name.chars().take(LOGGED_NAME_LETTERS_MAX).collect()
+}
 
 /// A put, such as `key:"k" value_size:3 `; each field ends with a space.
 pub fn put(request: &PutRequest) -> String {

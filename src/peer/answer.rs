@@ -14,7 +14,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::frame::{Channel, Encoder};
-use super::headers::{CLUSTER_ID, PEER_URLS, RAFT_TO, headers, is_rusd};
+use super::headers::{PEER_URLS, RAFT_TO, headers, is_of_cluster, is_rusd};
 use super::one::Queued;
 use super::peers::Peers;
 use crate::limits;
@@ -202,8 +202,7 @@ impl Peers {
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Box<Answer>> {
         let refused = |text| Err(Box::new(refuse(StatusCode::PRECONDITION_FAILED, text)));
-        let cluster = headers.get(CLUSTER_ID).and_then(|id| id.to_str().ok());
-        if cluster != Some(format!("{:x}", self.config.cluster_id).as_str()) {
+        if !is_of_cluster(headers, &self.config) {
             return refused("cluster ID mismatch");
         }
         if !is_rusd(headers) {

@@ -46,8 +46,13 @@ pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap
 
 /// Whether the headers come from a member of rusd, and of this cluster.
 pub(super) fn is_fellow(headers: &HeaderMap, config: &PeersConfig) -> bool {
+    is_rusd(headers) && is_of_cluster(headers, config)
+}
+
+/// Whether the headers name this cluster.
+pub(super) fn is_of_cluster(headers: &HeaderMap, config: &PeersConfig) -> bool {
     let cluster = headers.get(CLUSTER_ID).and_then(|id| id.to_str().ok());
-    is_rusd(headers) && cluster == Some(format!("{:x}", config.cluster_id).as_str())
+    cluster == Some(format!("{:x}", config.cluster_id).as_str())
 }
 
 /// Whether the headers come from a member of rusd.

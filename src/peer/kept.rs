@@ -1,5 +1,7 @@
 //! A connection to a peer that is kept from one request to the next.
 
+use std::io;
+
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -41,8 +43,8 @@ impl Kept {
         url: &Uri,
         mut request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, HeaderMap), AskError> {
-        let mut sender =
-            self.0.take().ok_or(std::io::ErrorKind::NotConnected).map_err(std::io::Error::from)?;
+        let not_connected = || io::Error::from(io::ErrorKind::NotConnected);
+        let mut sender = self.0.take().ok_or_else(not_connected)?;
         request.headers_mut().insert(http::header::HOST, host(url)?);
         let answer = sender.send_request(request).await?;
         let (head, body) = answer.into_parts();

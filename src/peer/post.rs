@@ -5,7 +5,6 @@
 //! entries.
 
 use std::sync::Weak;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri};
@@ -20,9 +19,6 @@ use super::one::Queued;
 use super::owner::PeerOwner;
 use crate::limits;
 use crate::raft::Message;
-
-/// The pause after a message that could not be posted. What comes meanwhile waits in the queue.
-const RETRY: Duration = Duration::from_millis(100);
 
 enum Outcome {
     Taken,
@@ -73,7 +69,8 @@ pub(super) async fn post(
             }
         }
         url = places.next().unwrap_or(url);
-        tokio::time::sleep(RETRY).await;
+        // What comes meanwhile waits in the queue.
+        tokio::time::sleep(limits::PEER_RETRY).await;
     }
 }
 

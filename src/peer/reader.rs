@@ -16,8 +16,6 @@ use super::headers::{headers, is_fellow, is_rusd};
 use super::owner::PeerOwner;
 use crate::{clock, limits, tls};
 
-/// The pause between two attempts, etcd's.
-const RETRY: Duration = Duration::from_millis(100);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +74,12 @@ pub(super) async fn read(
             }
             is_doubtful
         };
-        tokio::time::sleep(if is_doubtful { limits::PEER_REMEMBERED_RETRY } else { RETRY }).await;
+        tokio::time::sleep(if is_doubtful {
+            limits::PEER_REMEMBERED_RETRY
+        } else {
+            limits::PEER_RETRY
+        })
+        .await;
     }
 }
 

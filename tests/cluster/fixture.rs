@@ -74,6 +74,26 @@ impl Cluster {
         cluster
     }
 
+    /// Starts three members that keep so little of the log that one which was away gets a snapshot.
+    pub async fn start_with_short_logs() -> Self {
+        let mut cluster = Self::empty();
+        for _ in 0..3 {
+            cluster.add();
+        }
+        for at in 0..3 {
+            cluster.run_with_short_log(at);
+        }
+        cluster.ready(&[0, 1, 2]).await;
+        cluster
+    }
+
+    pub fn run_with_short_log(&mut self, at: usize) {
+        let place = |member: &Member| format!("{}={}", member.name, member.peer);
+        let all = self.members.iter().map(place).collect::<Vec<_>>().join(",");
+        let short = ["--snapshot-count=50", "--snapshot-catchup-entries=20"];
+        self.run_with(at, &[&short[..], &["--initial-cluster", &all]].concat());
+    }
+
     /// Tells the network who the member at this place is.
     pub async fn introduce(&self, at: usize) {
         let mut client = MaintenanceClient::new(self.channel(at));

@@ -351,18 +351,7 @@ async fn members_meet_through_a_discovery_service() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_away_too_long_comes_back_by_a_snapshot() {
-    let mut cluster = Cluster::empty();
-    for _ in 0..3 {
-        cluster.add();
-    }
-    let all: Vec<String> =
-        cluster.members.iter().map(|member| format!("{}={}", member.name, member.peer)).collect();
-    let all = all.join(",");
-    let flags = ["--snapshot-count=50", "--snapshot-catchup-entries=20", "--initial-cluster", &all];
-    for at in 0..3 {
-        cluster.run_with(at, &flags);
-    }
-    cluster.ready(&[0, 1, 2]).await;
+    let mut cluster = Cluster::start_with_short_logs().await;
     let leader = cluster.leader().await;
     let away = (leader + 1) % 3;
     // A few entries are kept for it; after many it is shown the whole state.
@@ -374,7 +363,7 @@ async fn who_was_away_too_long_comes_back_by_a_snapshot() {
         // What is written reaches the store, and the log is cut, within some milliseconds.
         sleep(Duration::from_millis(300)).await;
         put(cluster.channel(leader), "last", "v").await.unwrap();
-        cluster.run_with(away, &flags);
+        cluster.run_with_short_log(away);
         cluster.ready(&[away]).await;
         let has = cluster.log(away).contains("installed a snapshot of another member");
         assert_eq!(has, by_snapshot, "after {count}:\n{}", cluster.logs());

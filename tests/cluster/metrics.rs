@@ -125,18 +125,7 @@ async fn promote_a_learner(cluster: &mut Cluster, watcher: &mut Watcher, leader:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_family_of_a_cluster_moves_under_the_work_that_it_counts() {
-    let mut cluster = Cluster::empty();
-    for _ in 0..3 {
-        cluster.add();
-    }
-    let all: Vec<String> =
-        cluster.members.iter().map(|member| format!("{}={}", member.name, member.peer)).collect();
-    let all = all.join(",");
-    let flags = ["--snapshot-count=50", "--snapshot-catchup-entries=20", "--initial-cluster", &all];
-    for at in 0..3 {
-        cluster.run_with(at, &flags);
-    }
-    cluster.ready(&[0, 1, 2]).await;
+    let mut cluster = Cluster::start_with_short_logs().await;
     let mut watcher = Watcher { before: Vec::new() };
     watcher.expect(&cluster, "three members meet").await;
 
@@ -151,7 +140,7 @@ async fn each_family_of_a_cluster_moves_under_the_work_that_it_counts() {
     }
     sleep(Duration::from_millis(300)).await;
     put(cluster.channel(leader), "last", "v").await.unwrap();
-    cluster.run_with(away, &flags);
+    cluster.run_with_short_log(away);
     cluster.ready(&[away]).await;
     watcher.expect(&cluster, "a member comes back by a snapshot").await;
 

@@ -51,18 +51,7 @@ async fn with_users(cluster: &Cluster, at: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_with_other_users_ends_the_tokens_of_before() {
-    let mut cluster = Cluster::empty();
-    for _ in 0..3 {
-        cluster.add();
-    }
-    let all: Vec<String> =
-        cluster.members.iter().map(|member| format!("{}={}", member.name, member.peer)).collect();
-    let all = all.join(",");
-    let flags = ["--snapshot-count=50", "--snapshot-catchup-entries=20", "--initial-cluster", &all];
-    for at in 0..3 {
-        cluster.run_with(at, &flags);
-    }
-    cluster.ready(&[0, 1, 2]).await;
+    let cluster = Cluster::start_with_short_logs().await;
     let leader = cluster.leader().await;
     let away = (leader + 1) % 3;
     put(cluster.channel(leader), "k", "v").await.unwrap();

@@ -39,7 +39,7 @@ pub(super) fn log_at(
     message: &str,
     fields: &[(&str, serde_json::Value)],
 ) {
-    let time = crate::client::timestamp(crate::clock::Clock::unix_nanos(&*context.clock));
+    let time = crate::go::timestamp(crate::clock::Clock::unix_nanos(&*context.clock));
     let seconds = time.split('.').next().unwrap_or_default();
     let fields: Vec<String> =
         fields.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();

@@ -11,7 +11,7 @@ use super::signals::Signals;
 use crate::cli::argv::Word;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::client::{Client, Deadline, Error, LogSink, Mutex, Session, rpc, timestamp};
+use crate::client::{Client, Deadline, Error, LogSink, Mutex, Session, rpc};
 use crate::clock::Clock as _;
 use crate::go;
 use crate::pb::RangeRequest;
@@ -130,7 +130,7 @@ pub(super) fn spawn_error(program: &[u8], error: &std::io::Error) -> Vec<u8> {
 }
 
 fn warn_about_ttl(context: &Context) {
-    let time = timestamp(context.clock.unix_nanos());
+    let time = go::timestamp(context.clock.unix_nanos());
     LogSink::line(
         &context.printer,
         format!(

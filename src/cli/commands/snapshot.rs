@@ -15,7 +15,7 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::json;
 use crate::cli::size;
 use crate::cli::spec::Program;
-use crate::client::{Client, Deadline, LogSink, rpc, timestamp};
+use crate::client::{Client, Deadline, LogSink, rpc};
 use crate::clock::Clock as _;
 use crate::go;
 use crate::pb::SnapshotRequest;
@@ -216,7 +216,7 @@ fn report(
 }
 
 fn log(context: &Context, logger: Option<&str>, caller: &str, message: &str, tail: &str) {
-    let time = timestamp(context.clock.unix_nanos());
+    let time = go::timestamp(context.clock.unix_nanos());
     let logger = logger.map(|name| format!("\"logger\":\"{name}\",")).unwrap_or_default();
     LogSink::line(
         &context.printer,

@@ -79,6 +79,14 @@ pub(super) struct Heads {
     reader: Option<Waker>,
 }
 
+/// Bytes of line ends behind a POST that are no part of the next request, as in Go.
+const FORGIVEN_BYTES_MAX: usize = 4;
+
+fn forgiven(bytes: &[u8]) -> usize {
+    let first = bytes.iter().take(FORGIVEN_BYTES_MAX);
+    first.take_while(|byte| b"\r\n".contains(byte)).count()
+}
+
 impl Heads {
     pub(super) fn new(is_sniffed: bool) -> Self {
         Self {
@@ -159,8 +167,7 @@ impl Heads {
     pub(super) fn end(&mut self) {
         // Line ends behind a POST are no request, and no part of one.
         if self.is_after_post {
-            let ends = self.held.iter().take(4).take_while(|byte| b"\r\n".contains(byte)).count();
-            self.held.advance(ends);
+            self.held.advance(forgiven(&self.held));
         }
         if matches!(self.state, State::Head) && !self.held.is_empty() {
             let judged = match self.is_sniffed {
@@ -271,8 +278,8 @@ impl Heads {
     /// Judges the head that begins here. Returns its length with `End`, if it may pass as it is.
     fn head(&mut self, bytes: &[u8]) -> (usize, Stop) {
         if self.is_after_post {
-            let ends = bytes.iter().take(4).take_while(|byte| b"\r\n".contains(byte)).count();
-            if ends == bytes.len() && ends < 4 {
+            let ends = forgiven(bytes);
+            if ends == bytes.len() && ends < FORGIVEN_BYTES_MAX {
                 return (0, Stop::Incomplete);
             }
             self.is_after_post = false;
