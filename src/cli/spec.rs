@@ -45,6 +45,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
             "export",
             "hashkv",
             "import",
+            "join",
             "member",
             "migrate",
             "move-leader",

@@ -22,7 +22,7 @@ const FILE: &str = "rebuild.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuild {
     pub cluster_id: u64,
-    /// The member whose data is damaged.
+    /// The member whose data is damaged or lost; 0 if there was none before.
     pub old_id: u64,
     pub name: String,
     /// Peer URLs of the old member and of the new one.

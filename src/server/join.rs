@@ -89,11 +89,16 @@ pub(super) async fn rebuilt(config: &Config, rebuild: &Rebuild) -> Result<Join, 
              more; run `rusd rebuild` again"
         ));
     }
-    tracing::info!(
-        "local-member-id" = format!("{member_id:x}"),
-        "replaced-member-id" = format!("{:x}", rebuild.old_id),
-        "joining in the place of a damaged member"
-    );
+    let local = format!("{member_id:x}");
+    if rebuild.old_id == 0 {
+        tracing::info!("local-member-id" = local, "joining as a member that was prepared");
+    } else {
+        tracing::info!(
+            "local-member-id" = local,
+            "replaced-member-id" = format!("{:x}", rebuild.old_id),
+            "joining in the place of a damaged member"
+        );
+    }
     let members = told.members.into_iter().map(|member| (member.id, member.peer_urls)).collect();
     Ok(Join { cluster_id: told.cluster_id, member_id, members })
 }

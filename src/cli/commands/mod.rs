@@ -14,6 +14,7 @@ mod downgrade;
 mod elect;
 mod endpoint;
 mod get;
+mod join;
 mod lease;
 mod lock;
 mod make_mirror;
@@ -111,6 +112,7 @@ async fn client_command(path: &[&str], context: Context) -> Outcome {
         ["move-leader"] => move_leader::run(context).await,
         ["defrag"] => defrag::run(context).await,
         ["rebuild"] => rebuild::run(context).await,
+        ["join"] => join::run(context).await,
         ["space"] => space::run(context).await,
         ["downgrade", action] => downgrade::run(context, action).await,
         ["snapshot", "save"] => snapshot::save(context).await,

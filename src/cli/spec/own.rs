@@ -7,7 +7,7 @@ use crate::cert::KeyType;
 
 impl Maker {
     /// rusd's own commands.
-    pub(super) fn rusd(&self) -> [Command; 7] {
+    pub(super) fn rusd(&self) -> [Command; 8] {
         [
             self.command(
                 "rebuild",
@@ -21,6 +21,7 @@ impl Maker {
                 string("member", "", "its id, if its log does not say it any more"),
                 flag("no-wait", "do not wait until the new member has caught up to promote it"),
             ]),
+            self.join(),
             self.command("space", "space", "Shows what the bytes of a member's store are").args([
                 flag("cluster", "use all endpoints from the cluster member list").global(true),
                 int("prefixes", "10", "how many of the largest prefixes are shown"),
@@ -36,6 +37,22 @@ impl Maker {
             self.cert(),
             self.command("man", "man", "Prints the manual page"),
         ]
+    }
+
+    fn join(&self) -> Command {
+        self.command(
+            "join",
+            "join --name NAME --data-dir DIR --peer-urls URLS --endpoints URLS",
+            "Prepares a data directory so that its server joins a running cluster",
+        )
+        .long_about(JOIN_LONG)
+        .args([
+            string("name", "", "the member's name").required(true),
+            path("data-dir", "", "the member's data directory").required(true),
+            value("peer-urls", "strings", "", "the member's peer URLs").required(true),
+            string("initial-cluster", "", "members that may start without a running cluster"),
+            flag("replace", "take the place of a member whose data is lost"),
+        ])
     }
 
     pub(super) fn cert(&self) -> Command {
@@ -127,6 +144,14 @@ const REBUILD_LONG: &str = "Run on the machine of a damaged, stopped member. Che
                             same peer URLs, moves the damaged files aside, and waits until the server \
                             that you start again has caught up, to promote it. Run again, it goes on \
                             where it was interrupted.";
+
+const JOIN_LONG: &str = "Run before each start of a server, for example in an init container. Does nothing to a \
+                         directory that holds a member. Else adds the member to the cluster that \
+                         answers at the endpoints, unless it is in its list already, and notes its \
+                         id in the directory. If no cluster answers, the members that \
+                         --initial-cluster lists may start as a new one; any other must wait. With \
+                         --replace, a member that has run before and lost its data is removed, and a \
+                         new one added in its place, if the others can do without it.";
 
 const CERT_CHECK_LONG: &str = "\
 Says why a handshake would fail, each reason on a line of its own, and ends with 1; or that it would
