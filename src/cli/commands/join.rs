@@ -23,7 +23,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use tonic::Code;
 
 use super::at_rest::patiently;
 use super::endpoint::single;
@@ -59,6 +62,11 @@ struct Told {
     members: Vec<Member>,
 }
 
+/// Whether an error says nothing but that nobody could answer.
+fn is_silence(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Unknown)
+}
+
 pub(super) async fn run(mut context: Context) -> Outcome {
     if !context.args.is_empty() {
         return Err(Failure::arguments("join takes no arguments"));
@@ -81,7 +89,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
 
 impl Join<'_> {
     async fn run(&self) -> Outcome {
-        let Some(told) = self.ask().await else { return self.alone() };
+        let Some(told) = self.ask().await? else { return self.alone() };
         let mut dir = DirBuilder::new();
         dir.recursive(true).mode(0o700).create(&self.data_dir).map_err(|error| {
             Failure::error(format!("{} cannot be made: {error}", self.data_dir.display()))
@@ -126,17 +134,30 @@ impl Join<'_> {
         member.peer_ur_ls.iter().any(|url| self.peer_urls.contains(url))
     }
 
-    /// Asks all endpoints at once; None if none of them has a list that a quorum confirms.
-    async fn ask(&self) -> Option<Told> {
+    /// Asks all endpoints at once, and returns the first list that a quorum confirms; None if there is
+    /// none. Fails if a member refuses to say: that is no reason to start a cluster.
+    async fn ask(&self) -> Result<Option<Told>, Failure> {
         let asked = self.config.endpoints.iter().map(async |endpoint| {
-            let client = self.context.connect(single(&self.config, endpoint)).await.ok()?;
+            let client = self.context.connect(single(&self.config, endpoint)).await?;
             let request = MemberListRequest { linearizable: true };
             let deadline = self.context.deadline();
-            let list = client.call(&rpc::MEMBER_LIST, request, deadline).await.ok()?;
+            let list = match client.call(&rpc::MEMBER_LIST, request, deadline).await {
+                Err(error) if error.code().is_none_or(is_silence) => return Ok(None),
+                list => list?,
+            };
             let cluster_id = list.header.unwrap_or_default().cluster_id;
-            Some(Told { client, cluster_id, members: list.members })
+            Ok(Some(Told { client, cluster_id, members: list.members }))
         });
-        join_all(asked).await.into_iter().flatten().next()
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut refusal = None;
+        while let Some(told) = asked.next().await {
+            match told {
+                Ok(None) => {}
+                Ok(told) => return Ok(told),
+                Err(failure) => refusal = Some(failure),
+            }
+        }
+        refusal.map_or(Ok(None), Err)
     }
 
     /// No cluster answers. Only a member of the first one may go on: it is the server's to find out
