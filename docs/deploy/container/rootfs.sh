@@ -29,15 +29,12 @@ if [ $# -ge 2 ]; then
 else
     # glibc's allocator and its tuning are kept, which musl would not have. Names are resolved from
     # /etc/hosts and by DNS, which glibc's static library has within itself since 2.34.
-    target=$(rustc -vV | sed -n 's/^host: //p')
-    (cd "$source" && RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-        cargo build --release --locked --target "$target")
-    binary=${CARGO_TARGET_DIR:-$source/target}/$target/release/rusd
+    binary=$("$source/docs/deploy/build.sh" --static | tail -n 1)
 fi
 [ -x "$binary" ] || fail "$binary is not a program"
 # The loader's path stands at the head of every program that needs one.
 if head -c 4096 "$binary" | grep -q -a -e '/ld-linux' -e '/ld-musl'; then
-    fail "$binary is not static; build it with RUSTFLAGS='-C target-feature=+crt-static' and --target"
+    fail "$binary is not static; build it by docs/deploy/build.sh --static"
 fi
 
 umask 022
