@@ -17,6 +17,7 @@ const FUNCTIONS: &[&str] = &[
     "histogram_quantile",
     "label_values",
     "last_over_time",
+    "last_over_time",
     "max_over_time",
     "predict_linear",
 ];

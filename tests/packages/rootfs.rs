@@ -93,7 +93,7 @@ fn the_recipe_names_what_the_root_has() {
     assert_eq!(programs.into_iter().collect::<Vec<_>>(), ["rusd"]);
     assert!(script.contains("usr/local/bin/rusd"));
     let user = matches(r"(?m)^user=(\d+)$", &script).into_iter().next().unwrap();
-    assert!(recipe.contains(&format!("\nUSER {user}:{user}\n")));
+    assert!(recipe.contains(&format!("\nARG RUN_AS={user}:{user}\nUSER ${{RUN_AS}}\n")));
     assert!(recipe.contains("\nFROM scratch\n"));
     // Under the name etcd, a flag next to its variable ends the start.
     assert!(matches(r"(?m)^ENV .*\b(ETCD_\w+)=", &recipe).is_empty());
