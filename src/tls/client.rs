@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -57,10 +56,14 @@ impl ClientFiles {
         } else {
             let path = Some(&self.ca).filter(|path| !path.as_os_str().is_empty());
             let roots = Arc::new(files::roots(path)?);
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
-            let inner = verifier.map_err(|error| Error::Other(error.to_string()))?;
-            let known = path.map(files::chain).transpose()?.unwrap_or_default();
-            let verifier = Arc::new(ServerVerifier { inner, known });
+            let verifier: Arc<dyn ServerCertVerifier> = if path.is_none() && roots.is_empty() {
+                Arc::new(AcceptNone::default())
+            } else {
+                let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+                let inner = verifier.map_err(|error| Error::Other(error.to_string()))?;
+                let known = path.map(files::chain).transpose()?.unwrap_or_default();
+                Arc::new(ServerVerifier { inner, known })
+            };
             builder.dangerous().with_custom_certificate_verifier(verifier)
         };
         let mut config = match self.has_cert() {
@@ -202,6 +205,46 @@ impl ServerCertVerifier for AcceptAny {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Accepts no server: what a system without authorities trusts, as an image without a distribution. It
+/// is no reason to refuse a configuration that may never dial over TLS.
+#[derive(Debug, Default)]
+struct AcceptNone(AcceptAny);
+
+impl ServerCertVerifier for AcceptNone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 

@@ -1,12 +1,14 @@
 //! The container image: its root file system and what its recipe names.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::child::{RUSD, command};
 use super::files::{client_flags, matches, package, read, rusd, text_of};
+use super::member::{Process, alone, flags, free_address, is_healthy, serve};
 
 /// A static binary for the tests, as `docs/deploy/build.sh --static` makes it.
 const STATIC: &str = "RUSD_STATIC_BINARY";
@@ -83,6 +85,35 @@ fn the_root_has_all_names_and_runs_without_anything_else() {
     let words = ["/usr/local/bin/rusd", "cert", "show", "beside:1"];
     let output = run(&words);
     assert!(text_of(&output).to_lowercase().contains("refused"), "{output:?}");
+}
+
+/// An image, or a small system, may have no public authorities. Only who needs one is refused.
+#[test]
+fn a_system_without_authorities_runs_a_cluster_without_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let without = |command: &mut Command| {
+        command.env("SSL_CERT_FILE", dir.path().join("none")).env("SSL_CERT_DIR", dir.path());
+    };
+    let (client, peer) = (free_address(), free_address());
+    let [client_url, peer_url] = [&client, &peer].map(|address| format!("http://{address}"));
+    let mut server = serve();
+    server.args(flags("a", &dir.path().join("data"), &client_url, &peer_url));
+    server.args(alone("a", &peer_url));
+    without(&mut server);
+    let log = dir.path().join("log");
+    let mut server = Process::start(&mut server, File::create(&log).unwrap());
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !is_healthy(&client) {
+        let ended = server.try_wait().unwrap();
+        let log = fs::read_to_string(&log).unwrap();
+        assert!(ended.is_none() && Instant::now() < patience, "{log}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut get = command(RUSD);
+    get.args(["--endpoints", &client, "get", "a"]);
+    without(&mut get);
+    let output = get.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

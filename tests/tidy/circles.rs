@@ -16,9 +16,10 @@ type Exports = BTreeMap<Module, BTreeMap<String, Module>>;
 fn files_use_each_other_in_one_direction() {
     let mut findings = circles(&sources(&["src"]), "src/");
     let tests = sources(&["tests"]);
-    for program in
-        ["auth", "clients", "cluster", "crash", "full", "hostile", "server", "sim", "tidy"]
-    {
+    for program in [
+        "auth", "clients", "cluster", "crash", "full", "hostile", "packages", "server", "sim",
+        "tidy",
+    ] {
         let root = format!("tests/{program}/");
         let files = tests.iter().filter(|source| source.path.starts_with(&root));
         let files: Vec<Source> = files.map(Source::clone).collect();

@@ -51,6 +51,8 @@ echo "root:x:0:0:root:/:/nonexistent
 rusd:x:$user:$user:rusd:/var/lib/rusd:/nonexistent" >"$root/etc/passwd"
 echo "root:x:0:
 rusd:x:$user:" >"$root/etc/group"
+# Engines put their own in its place; without any, not even localhost has an address.
+printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
 # glibc would else look for modules that are not there.
 echo "passwd: files
 group: files
