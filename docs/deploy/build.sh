@@ -50,7 +50,8 @@ export SOURCE_DATE_EPOCH
 # The last prefix that fits counts, so the target directory within the source comes after it.
 remap="--remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$sysroot=/rust"
 remap="$remap --remap-path-prefix=$source=/rusd --remap-path-prefix=$output=/target"
-RUSTFLAGS="${RUSTFLAGS:-} $remap"
+# Names of functions stay, for what is said of a crash; lines would make the binary four times as large.
+RUSTFLAGS="${RUSTFLAGS:-} $remap -C strip=debuginfo"
 [ -z "$static" ] || RUSTFLAGS="$RUSTFLAGS -C target-feature=+crt-static"
 export RUSTFLAGS
 # The C code of crates names its files too.
