@@ -247,7 +247,7 @@ fn output_that_cannot_be_written_is_a_failure() {
     // A failure keeps its code, however its output fared.
     for (words, code) in [
         ([b"get".as_slice()].as_slice(), 128),
-        (&[b"get", b"k", b"-w", b"table"], 4),
+        (&[b"endpoint", b"status", b"-w", b"protobuf"], 4),
         (&[b"bogus"], 1),
         (&[b"user", b"list", b"x"], 128),
         (&[b"role", b"get", b"nobody"], 1),

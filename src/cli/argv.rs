@@ -37,6 +37,8 @@ pub(super) enum FlagKind {
 pub(super) struct Flag {
     pub name: String,
     pub short: Option<char>,
+    /// A second letter for the same flag.
+    pub alias: Option<char>,
     pub kind: FlagKind,
     /// The given values, or else the default; exactly one unless the flag is a list.
     pub values: Vec<Word>,
@@ -59,12 +61,17 @@ impl Flag {
         Some(Self {
             name,
             short: arg.get_short(),
+            alias: arg.get_all_short_aliases().and_then(|all| all.first().copied()),
             kind,
             values,
             changed: false,
             inherited,
             required,
         })
+    }
+
+    pub(super) fn has_letter(&self, letter: u8) -> bool {
+        [self.short, self.alias].contains(&Some(letter as char))
     }
 
     /// The flag as error messages name it.
@@ -170,7 +177,7 @@ impl Flags {
     }
 
     fn by_short(&mut self, short: u8) -> Option<&mut Flag> {
-        self.flags.values_mut().find(|flag| flag.short == Some(short as char))
+        self.flags.values_mut().find(|flag| flag.has_letter(short))
     }
 
     /// A value as it was given, empty if there is none.
@@ -371,8 +378,7 @@ pub(super) fn first_argument(flags: &Flags, words: &[Word]) -> Option<usize> {
                 at += if alone { 1 } else { 2 };
             }
             [b'-', letter] if *letter != b'=' => {
-                let mut all = flags.iter();
-                let flag = all.find(|flag| flag.short == Some(*letter as char));
+                let flag = flags.iter().find(|flag| flag.has_letter(*letter));
                 let alone = *letter == b'h' || flag.is_some_and(|flag| flag.kind == FlagKind::Bool);
                 at += if alone { 1 } else { 2 };
             }

@@ -106,8 +106,8 @@ fn choices(path: &[&Command], before: &[Word], words: &[Word], last: &[u8]) -> (
 }
 
 fn by_short(flags: &Flags, word: &str) -> Option<String> {
-    let letter = word.strip_prefix('-')?.chars().next()?;
-    flags.iter().find(|flag| flag.short == Some(letter)).map(|flag| flag.name.clone())
+    let letter = *word.strip_prefix('-')?.as_bytes().first()?;
+    flags.iter().find(|flag| flag.has_letter(letter)).map(|flag| flag.name.clone())
 }
 
 /// All values that a flag can have; the shell picks those that match.

@@ -39,8 +39,16 @@ impl Context {
         words: Vec<Word>,
         printer: Printer,
     ) -> Self {
-        let display =
-            Display { format: Format::Simple, hex: false, value_only: false, out: printer.clone() };
+        let display = Display {
+            format: Format::Simple,
+            hex: false,
+            value_only: false,
+            decodes: false,
+            is_chosen: false,
+            is_rusd: program == Program::Rusd,
+            is_titled: Arc::default(),
+            out: printer.clone(),
+        };
         let clock = Arc::new(SystemClock::new());
         Self { program, flags, args, words, printer, clock, display }
     }
@@ -82,11 +90,8 @@ impl Context {
             }
         }
         let credentials = self.credentials()?;
-        let Some(format) = Format::parse(self.flags.bytes("write-out")) else {
-            return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
-        };
-        self.display.format = format;
-        self.display.hex = self.flags.bool("hex");
+        self.display = self.display_of_flags()?;
+        self.printer.set_colour(self.flags.bytes("color")).map_err(Failure::arguments)?;
         let path = |name| self.flags.path(name).map(PathBuf::from);
         let tls = TlsOptions {
             cert: path("cert"),
@@ -112,6 +117,24 @@ impl Context {
             tls,
             credentials,
             logger: "etcd-client",
+        })
+    }
+
+    /// The display that the global flags ask for.
+    pub(super) fn display_of_flags(&self) -> Result<Display, Failure> {
+        let format = Format::parse(self.program, self.flags.bytes("write-out"))?;
+        let decodes = self.flags.bool("decode");
+        if decodes && !(format == Format::Simple || format == Format::Table || format.is_records())
+        {
+            let text = "--decode goes with the formats simple, table, yaml and jsonl";
+            return Err(Failure::new(Exit::BadFeature, text));
+        }
+        Ok(Display {
+            format,
+            hex: self.flags.bool("hex"),
+            decodes,
+            is_chosen: self.flags.changed("write-out"),
+            ..self.display.clone()
         })
     }
 

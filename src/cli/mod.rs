@@ -13,16 +13,21 @@
 mod argv;
 mod commands;
 mod completion;
+mod confirm;
 mod context;
+mod decode;
 mod exit;
 mod format;
+mod grid;
 mod help;
 mod json;
 mod man;
 mod printer;
+mod record;
 mod size;
 mod spec;
 mod table;
+mod terminal;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -65,8 +70,8 @@ fn written(printer: &Printer) -> Exit {
     Exit::Error
 }
 
-/// For the fuzzer: parses any words and lines as commands, without running them. Returns how many
-/// were understood.
+/// For the fuzzer: parses any words and lines as commands, without running them, and decodes lines as
+/// values. Returns how many were understood.
 pub fn count_understood(program: Program, words: &[Vec<u8>], lines: &[Vec<u8>]) -> usize {
     let root = spec::root(program);
     let found = find(&root, words);
@@ -75,8 +80,10 @@ pub fn count_understood(program: Program, words: &[Vec<u8>], lines: &[Vec<u8>]) 
     let near = first.map(|at| argv::suggestions(found.command(), &found.words[at]));
     let arguments = flags.parse(&found.words).unwrap_or_default();
     let shown: usize = flags.iter().map(|flag| flag.display().len()).sum();
+    let decoded = lines.iter().filter_map(|line| decode::decode(line));
+    let decoded: usize = decoded.map(|decoded| decoded.lines().len().min(1)).sum();
     let lines = lines.iter().filter(|line| commands::understands(line)).count();
-    arguments.len() + shown + lines + near.map_or(0, |near| near.len())
+    arguments.len() + shown + lines + decoded + near.map_or(0, |near| near.len())
 }
 
 fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcome {
@@ -89,16 +96,22 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
     }
     let found = find(&root, words);
     let mut flags = Flags::of(&found.path);
+    let parsed = flags.parse(&found.words);
+    // Set before the first complaint, which may have a colour.
+    let coloured = printer.set_colour(flags.bytes("color"));
     if found.path.len() == 1
         && let Some(at) = argv::first_argument(&flags, &found.words)
     {
         return unknown_command(program, &found, at, printer);
     }
-    let args = match flags.parse(&found.words) {
+    let args = match parsed {
         Ok(args) => args,
         Err(FlagError::Help) => return show_help(program, &found, printer),
         Err(FlagError::Message(message)) => return misused(program, &found, &message, printer),
     };
+    if let Err(message) = coloured {
+        return misused(program, &found, message.as_bytes(), printer);
+    }
     let path: Vec<_> = found.path[1..].iter().map(|command| command.get_name()).collect();
     match path.as_slice() {
         ["help"] => return help_of(program, &root, &args, printer),

@@ -1,5 +1,9 @@
 //! The only owner of standard output and standard error.
 //!
+//! Under the name `rusd` whatever goes to a terminal is escaped here, so that no key, value, name
+//! or error of a server can command it. Pipes get the bytes as they are, and so do terminals under
+//! etcd's names.
+//!
 //! A reader that goes away (`rusd get … | head`) is no failure: the rest of the output is dropped,
 //! and the command ends with success. Under etcd's names it is ended by SIGPIPE, as etcd's tools
 //! are. If output cannot be written for another reason, a success becomes a failure: a script must
@@ -9,13 +13,19 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use signal_hook::consts::SIGPIPE;
 use signal_hook::low_level::emulate_default_handler;
 
+use super::grid::wrapped;
 use super::spec::Program;
+use super::terminal::{self, Colour, Page, Style, escape};
 use crate::client::LogSink;
+use progress::Drawn;
+
+mod progress;
+
+pub(super) use progress::{OnSignal, Progress, Unit};
 
 /// Clones write to the same streams.
 #[derive(Clone)]
@@ -34,29 +44,94 @@ struct Streams {
     dies_on_sigpipe: bool,
     /// Whether the client's log lines are dropped.
     drops_log: AtomicBool,
+    /// Whether rusd's own kindness applies: escapes, colours, bars and questions.
+    is_rusd: bool,
+    /// Whether standard output and standard error are terminals that get escaped text.
+    is_screen: [bool; 2],
+    colour: Mutex<Colour>,
+    bar: Drawn,
+    catches_signals: AtomicBool,
 }
+
+/// Indices of `is_screen`.
+const OUT: usize = 0;
+const ERR: usize = 1;
 
 impl Printer {
     pub(super) fn new(program: Program) -> Self {
+        let is_rusd = program == Program::Rusd;
+        let is_screen = [io::stdout().is_terminal(), io::stderr().is_terminal()];
         Self {
             streams: Arc::new(Streams {
                 out: Mutex::new(Box::new(io::stdout())),
                 err: Mutex::new(Box::new(io::stderr())),
                 closed: AtomicBool::new(false),
                 failure: Mutex::default(),
-                dies_on_sigpipe: program != Program::Rusd,
+                dies_on_sigpipe: !is_rusd,
                 drops_log: AtomicBool::new(false),
+                is_rusd,
+                is_screen: is_screen.map(|is_terminal| is_terminal && is_rusd),
+                colour: Mutex::default(),
+                bar: Drawn::default(),
+                catches_signals: AtomicBool::new(false),
             }),
         }
     }
 
-    /// Writes to standard output and flushes it.
+    /// Sets what `--color` says; fails with a text if that is none of its values.
+    pub(super) fn set_colour(&self, name: &[u8]) -> Result<(), String> {
+        let Some(colour) = Colour::parse(name) else {
+            let (name, names) = (terminal::shown(name), Colour::NAMES.join(", "));
+            return Err(format!("unknown --color {name}; it is one of {names}"));
+        };
+        *self.streams.colour.lock() = colour;
+        Ok(())
+    }
+
+    /// Whether a person reads standard output: it is a terminal, or `--color always` makes it one.
+    pub(super) fn has_reader(&self) -> bool {
+        self.streams.is_screen[OUT] || self.is_coloured(OUT)
+    }
+
+    /// Whether standard output is a terminal, and the program is rusd.
+    pub(super) fn is_screen(&self) -> bool {
+        self.streams.is_screen[OUT]
+    }
+
+    /// Whether standard error is a terminal, and the program is rusd.
+    pub(super) fn errors_on_screen(&self) -> bool {
+        self.streams.is_screen[ERR]
+    }
+
+    /// The columns of standard output; `usize::MAX` if it is no terminal.
+    pub(super) fn width(&self) -> usize {
+        terminal::width(&io::stdout())
+    }
+
+    fn is_coloured(&self, stream: usize) -> bool {
+        self.streams.is_rusd && self.streams.colour.lock().applies(self.streams.is_screen[stream])
+    }
+
+    /// Writes to standard output and flushes it. A terminal gets the text escaped.
     pub(super) fn out(&self, text: impl AsRef<[u8]>) {
+        match self.streams.is_screen[OUT] {
+            true => self.write(&escape(text.as_ref(), false)),
+            false => self.write(text.as_ref()),
+        }
+    }
+
+    /// Writes a page to standard output, with its colours if there are any.
+    pub(super) fn page(&self, page: &Page) {
+        self.write(&page.render(self.streams.is_screen[OUT], self.is_coloured(OUT)));
+    }
+
+    fn write(&self, bytes: &[u8]) {
         if self.closed() {
             return;
         }
         let mut out = self.streams.out.lock();
-        if let Err(error) = out.write_all(text.as_ref()).and_then(|()| out.flush()) {
+        let written = self.beside_bar(|| out.write_all(bytes).and_then(|()| out.flush()));
+        if let Err(error) = written {
             self.streams.closed.store(true, Ordering::Relaxed);
             if error.kind() != io::ErrorKind::BrokenPipe {
                 *self.streams.failure.lock() = Some(error);
@@ -66,14 +141,44 @@ impl Printer {
         }
     }
 
+    /// Writes while no bar is on the line.
+    fn beside_bar<T>(&self, write: impl FnOnce() -> T) -> T {
+        let bar = self.streams.bar.lock().clone();
+        match bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
     pub(super) fn line(&self, text: impl AsRef<str>) {
         self.out(format!("{}\n", text.as_ref()));
     }
 
-    /// Writes to standard error. A failure has nowhere to be reported.
+    /// Writes lines of sentences; on a terminal they are broken between words.
+    pub(super) fn sentences(&self, text: &str) {
+        if !self.is_screen() {
+            return self.out(format!("{text}\n"));
+        }
+        let columns = self.width();
+        for line in text.lines() {
+            wrapped(&terminal::shown(line.as_bytes()), columns).iter().for_each(|it| self.line(it));
+        }
+    }
+
+    /// Writes to standard error. A failure has nowhere to be reported. A terminal gets the text
+    /// escaped, and the word that it begins with in the colour of what it says.
     pub(super) fn err(&self, text: impl AsRef<[u8]>) {
+        const WORDS: [(&[u8], Style); 3] =
+            [(b"Error:", Style::Bad), (b"Failed", Style::Bad), (b"Warning:", Style::Warning)];
+        let text = text.as_ref();
+        let mut page = Page::default();
+        let word = WORDS.iter().find(|(word, _)| text.starts_with(word));
+        let (word, style) = word.copied().unwrap_or_default();
+        page.text(style, word).text(Style::Plain, &text[word.len()..]);
+        let bytes = page.render(self.streams.is_screen[ERR], self.is_coloured(ERR));
         let mut err = self.streams.err.lock();
-        if let Err(error) = err.write_all(text.as_ref()).and_then(|()| err.flush())
+        let written = self.beside_bar(|| err.write_all(&bytes).and_then(|()| err.flush()));
+        if let Err(error) = written
             && error.kind() == io::ErrorKind::BrokenPipe
             && self.streams.dies_on_sigpipe
         {
@@ -96,21 +201,24 @@ impl Printer {
         self.streams.drops_log.store(true, Ordering::Relaxed);
     }
 
-    /// A progress bar on standard error, hidden if that is no terminal. Without a total it is a
+    /// A progress bar on standard error; hidden where nobody could see it. Without a total it is a
     /// spinner.
-    pub(super) fn progress(&self, total: u64, title: &str) -> ProgressBar {
-        if !io::stderr().is_terminal() {
-            return ProgressBar::hidden();
+    pub(super) fn progress(
+        &self,
+        total: u64,
+        unit: Unit,
+        title: impl AsRef<[u8]>,
+        on_signal: OnSignal,
+    ) -> Progress {
+        if !self.errors_on_screen() || terminal::is_dumb() {
+            return Progress::hidden();
         }
-        let (bar, template) = match total {
-            0 => (ProgressBar::new_spinner(), "{spinner} {prefix} {msg}"),
-            total => (ProgressBar::new(total), "{prefix} [{bar:40}] {msg}"),
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+        let drawn = Arc::clone(&self.streams.bar);
+        if on_signal == OnSignal::End && !self.streams.catches_signals.swap(true, Ordering::Relaxed)
+        {
+            progress::clear_at_signals(Arc::clone(&drawn));
         }
-        bar.set_prefix(title.to_string());
-        bar
+        Progress::draw(drawn, total, unit, &terminal::shown(title.as_ref()))
     }
 }
 

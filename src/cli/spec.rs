@@ -13,6 +13,8 @@ mod own;
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 
+use own::{decode, screen};
+
 /// The program that `argv[0]` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -83,6 +85,10 @@ pub(super) fn root(program: Program) -> Command {
                     defrag.arg(path("data-dir", "", help))
                 })
                 .mut_subcommand("check", |check| check.subcommand(maker.check_data()))
+                .mut_subcommand("get", |get| get.arg(decode()))
+                .mut_subcommand("watch", |watch| watch.arg(decode()))
+                .mut_arg("write-out", |_| rusds_write_out().global(true).hide(true))
+                .args(screen().map(|arg| arg.global(true).hide(true)))
                 .subcommands([hashkv, migrate])
                 .subcommands(maker.moving())
                 .subcommands(maker.rusd())
@@ -145,7 +151,15 @@ fn write_out() -> Arg {
     among(bytes("write-out", "simple", help).short('w'), FORMATS)
 }
 
+/// The same with rusd's own formats and letter.
+fn rusds_write_out() -> Arg {
+    let help =
+        "set the output format (fields, json, jsonl, protobuf, simple, table, yaml), also -w";
+    among(bytes("write-out", "simple", help).short('o').short_alias('w'), RUSDS_FORMATS)
+}
+
 const FORMATS: &[&str] = &["fields", "json", "protobuf", "simple", "table"];
+const RUSDS_FORMATS: &[&str] = &["fields", "json", "jsonl", "protobuf", "simple", "table", "yaml"];
 const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
 
 /// Makes commands whose texts name the program by which they are called.

@@ -93,12 +93,13 @@ impl Check<'_> {
         Ok(store::lock_at_rest(self.data_dir)?)
     }
 
-    /// Reads all files. `begin` is called with each part before it is read.
-    pub fn run(&self, begin: &mut dyn FnMut(&Path)) -> Report {
+    /// Reads all files. `begin` is called with each part before it is read, `seen` with the bytes of
+    /// each row.
+    pub fn run(&self, begin: &mut dyn FnMut(&Path), seen: &mut dyn FnMut(u64)) -> Report {
         let mut report = Report::default();
         let (db, wal) = (self.data_dir.join("member/db"), self.wal());
         begin(&db);
-        let examined = report.store(&db);
+        let examined = report.store(&db, seen);
         begin(&wal);
         report.log(&wal, &db, examined.as_ref());
         report
@@ -126,9 +127,12 @@ impl Report {
         self.add(Severity::Damage, file, place, what, REBUILD);
     }
 
-    fn store(&mut self, db: &Path) -> Option<Examined> {
+    fn store(&mut self, db: &Path, seen: &mut dyn FnMut(u64)) -> Option<Examined> {
         let mut history = History::default();
-        let examined = store::examine(db, &mut |row| history.row(row));
+        let examined = store::examine(db, &mut |row| {
+            seen(row.kv.len() as u64);
+            history.row(row)
+        });
         let examined = match examined {
             Ok(examined) => examined,
             Err(store::Error::Damage { file, at, what }) => {

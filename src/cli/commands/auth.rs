@@ -1,5 +1,6 @@
 //! `auth`: enable, disable, status.
 
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::client::{Client, Deadline, Error, rpc};
@@ -21,6 +22,8 @@ pub(super) async fn run(mut context: Context, action: &str) -> Outcome {
             context.printer.line("Authentication Enabled");
         }
         "disable" => {
+            confirm::confirm(&context, DISABLES)?;
+            let deadline = context.deadline();
             client.call(&rpc::AUTH_DISABLE, AuthDisableRequest {}, deadline).await?;
             context.printer.line("Authentication Disabled");
         }
@@ -31,6 +34,9 @@ pub(super) async fn run(mut context: Context, action: &str) -> Outcome {
     }
     Ok(())
 }
+
+const DISABLES: &str = "This switches authentication off for the whole cluster: whoever reaches a \
+                        client port may then read and change every key. Users and roles stay.";
 
 /// Enables auth. If only root's role is missing, root gets it first, as in etcdctl.
 async fn enable(client: &Client, deadline: Deadline) -> Result<(), Error> {

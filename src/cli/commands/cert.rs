@@ -10,8 +10,11 @@ use tokio::time::timeout;
 use crate::cert::{
     self, CertRequest, Certificate, Finding, Generated, Item, KeyType, Purpose, Subject,
 };
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::format::{Display, Format};
+use crate::cli::record::{Records, Value};
 use crate::client::{Address, Config, Target};
 use crate::clock::Clock as _;
 use crate::go;
@@ -19,13 +22,21 @@ use crate::tls::{self, Shown};
 
 /// `cert gen`.
 pub(super) fn make(context: Context) -> Outcome {
-    let is_json = is_json(&context)?;
+    let display = context.display_of_flags()?;
+    let is_data = is_data(&display)?;
     let order = order(&context)?;
+    if order.replaces && order.dir.exists() {
+        let dir = order.dir.as_os_str().as_bytes();
+        let what =
+            b": certificates and keys of the same names are replaced, and an authority that \
+                     is replaced makes all its certificates worthless.";
+        confirm::confirm(&context, [b"--force in ".as_slice(), dir, what].concat())?;
+    }
     let made = cert::make(&order, &*context.clock).map_err(Failure::error)?;
-    if is_json {
+    if is_data {
         let files: Vec<_> =
             made.files.iter().map(|(path, what)| json!({ "path": path, "what": what })).collect();
-        context.printer.line(json!({ "ca": made.ca, "files": files }).to_string());
+        print(&display, &json!({ "ca": made.ca, "files": files }));
         return Ok(());
     }
     for (path, what) in &made.files {
@@ -104,11 +115,25 @@ fn advice(order: &CertRequest, made: &Generated) -> String {
     text
 }
 
-fn is_json(context: &Context) -> Result<bool, Failure> {
-    match context.flags.bytes("write-out") {
-        b"json" => Ok(true),
-        b"simple" => Ok(false),
-        _ => Err(Failure::new(Exit::BadFeature, "cert prints as simple or json only")),
+/// Whether the answer is data, and not sentences.
+fn is_data(display: &Display) -> Result<bool, Failure> {
+    match display.format {
+        Format::Simple => Ok(false),
+        Format::Json | Format::Yaml | Format::Jsonl => Ok(true),
+        _ => {
+            let text = "cert prints as simple, json, yaml or jsonl only";
+            Err(Failure::new(Exit::BadFeature, text))
+        }
+    }
+}
+
+fn print(display: &Display, data: &serde_json::Value) {
+    match display.format {
+        Format::Json => display.out.line(data.to_string()),
+        _ => display.records(&match Value::from(data) {
+            Value::List(all) => Records::Many(all),
+            one => Records::One(one),
+        }),
     }
 }
 
@@ -119,7 +144,7 @@ fn now(context: &Context) -> u64 {
 /// `cert show`.
 pub(super) async fn show(mut context: Context) -> Outcome {
     let config = context.config().await?;
-    let is_json = is_json(&context)?;
+    let is_data = is_data(&context.display)?;
     if context.args.is_empty() {
         return Err(Failure::arguments("cert show requires a file or an endpoint"));
     }
@@ -140,7 +165,7 @@ pub(super) async fn show(mut context: Context) -> Outcome {
                 items
             }
         };
-        if is_json {
+        if is_data {
             all.push(json!({ "source": source, "items": items }));
             continue;
         }
@@ -148,8 +173,8 @@ pub(super) async fn show(mut context: Context) -> Outcome {
             context.printer.out(format!("{source}: {}", shown_item(item)));
         }
     }
-    if is_json {
-        context.printer.line(json!(all).to_string());
+    if is_data {
+        print(&context.display, &json!(all));
     }
     Ok(())
 }
@@ -250,16 +275,16 @@ async fn look(endpoint: &str, config: &Config) -> Result<(String, Shown), Failur
 /// `cert check`.
 pub(super) async fn check(mut context: Context) -> Outcome {
     let config = context.config().await?;
-    let is_json = is_json(&context)?;
+    let is_data = is_data(&context.display)?;
     let (subject, findings) = match context.args.len() {
         0 => of_files(&context, &config)?,
         1 => with_server(&context, &config).await?,
         _ => return Err(Failure::arguments("cert check takes one endpoint at most")),
     };
-    if is_json {
+    if is_data {
         let is_ok = findings.is_empty();
-        let text = json!({ "subject": subject, "ok": is_ok, "findings": findings });
-        context.printer.line(text.to_string());
+        let data = json!({ "subject": subject, "ok": is_ok, "findings": findings });
+        print(&context.display, &data);
     } else if findings.is_empty() {
         context.printer.line(format!("{subject}: nothing is wrong"));
     } else {

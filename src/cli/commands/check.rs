@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::bench::usage;
 use super::signals::Signals;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::printer::{OnSignal, Progress, Unit};
+use crate::cli::spec::Program;
 use crate::client::{Client, Deadline, Error, prefix_end, rpc};
 use crate::clock::{Clock as _, SystemClock};
 use crate::go;
@@ -165,21 +167,26 @@ pub(super) async fn perf(mut context: Context) -> Outcome {
     refuse_used(&clients[0], &prefix(&context), b"'").await?;
     let mut signals = Signals::catch()?;
     let writes = writes(&context, rate * PERF_TIME.as_secs(), Some(rate), (256, 1024));
-    let bar = bar(&context, PERF_TIME.as_secs(), {
+    // rusd's bar counts milliseconds, etcdctl's seconds.
+    let ticks = if context.program == Program::Rusd { 1000 } else { 1 };
+    let bar = bar(&context, PERF_TIME.as_secs() * ticks, (Unit::Time, OnSignal::Ignore), {
         let writes = Arc::clone(&writes);
-        move || writes.clock.now().saturating_sub(writes.start).as_secs()
+        move || {
+            let passed = writes.clock.now().saturating_sub(writes.start);
+            (passed.as_secs_f64() * ticks as f64) as u64
+        }
     });
     let results = tokio::select! {
         results = write_all(&clients, &writes) => results,
         () = signals.next() => {
-            bar.abort();
+            drop(bar);
             clean_up(&context, &clients[0]).await;
             return Err(Failure::silent(Exit::Error));
         }
     };
-    bar.abort();
+    drop(bar);
     let elapsed = context.clock.now().saturating_sub(writes.start).as_secs_f64();
-    show_bar(&context, PERF_TIME.as_secs(), PERF_TIME.as_secs(), "\n");
+    show_bar(&context, PERF_TIME.as_secs());
     clean_up(&context, &clients[0]).await;
     if context.flags.bool("auto-defrag") {
         defragment(&context, &clients[0]).await?;
@@ -247,13 +254,13 @@ pub(super) async fn data_scale(mut context: Context) -> Outcome {
          {count} concurrent clients]."
     ));
     let writes = writes(&context, total, None, (512, 512));
-    let bar = bar(&context, total, {
+    let bar = bar(&context, total, (Unit::Items, OnSignal::End), {
         let writes = Arc::clone(&writes);
         move || writes.done.load(Ordering::Relaxed)
     });
     let results = write_all(&clients, &writes).await;
-    bar.abort();
-    show_bar(&context, total, total, "\n");
+    drop(bar);
+    show_bar(&context, total);
     let after = memory(&context, &endpoint, "after").await?;
     let revision = delete(&clients[0], &prefix(&context), Deadline::NONE).await?;
     if context.flags.bool("auto-compact") {
@@ -327,24 +334,47 @@ async fn defragment(context: &Context, client: &Client) -> Outcome {
     Ok(())
 }
 
-/// Draws progress on standard error, also where that is no terminal, as etcdctl does.
+/// A bar that is drawn until this is dropped.
+struct Drawing {
+    task: Option<AbortHandle>,
+    _bar: Option<Progress>,
+}
+
+impl Drop for Drawing {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Draws progress on standard error: rusd's bar, or etcdctl's, also where that is no terminal.
 fn bar(
     context: &Context,
     total: u64,
+    (unit, on_signal): (Unit, OnSignal),
     position: impl Fn() -> u64 + Send + 'static,
-) -> tokio::task::AbortHandle {
+) -> Drawing {
     let printer = context.printer.clone();
-    tokio::spawn(async move {
+    if context.program == Program::Rusd {
+        let bar = printer.progress(total, unit, "writing", on_signal);
+        let bar = bar.moved_by(move |hand| hand.set(position().min(total)));
+        return Drawing { task: None, _bar: Some(bar) };
+    }
+    let task = tokio::spawn(async move {
         loop {
             sleep(Duration::from_millis(200)).await;
             printer.err(bar_text(position().min(total), total, "\r"));
         }
-    })
-    .abort_handle()
+    });
+    Drawing { task: Some(task.abort_handle()), _bar: None }
 }
 
-fn show_bar(context: &Context, position: u64, total: u64, end: &str) {
-    context.printer.err(bar_text(position, total, end));
+/// The full bar of a check that is over; rusd's is gone then.
+fn show_bar(context: &Context, total: u64) {
+    if context.program != Program::Rusd {
+        context.printer.err(bar_text(total, total, "\n"));
+    }
 }
 
 fn bar_text(position: u64, total: u64, end: &str) -> String {

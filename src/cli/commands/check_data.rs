@@ -3,7 +3,8 @@
 //! A child process does the reading: a damaged file can crash its reader, and that crash becomes a
 //! finding that names the file.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -11,19 +12,27 @@ use std::process::{Command, ExitStatus, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::at_rest::patiently;
+use super::growth;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
+use crate::cli::printer::{OnSignal, Progress, Unit};
+use crate::cli::record::{Records, Value};
 use crate::cli::size;
 use crate::cli::table::table;
 use crate::limits::CHECK_REPORT_BYTES_MAX;
 use crate::offline::{Check, Finding, REBUILD, Report, Severity};
+
+/// Bytes after which the child tells how far it is.
+const TELL_BYTES: u64 = 4 << 20;
 
 /// A line that the child writes to its standard output, as JSON.
 #[derive(Serialize, Deserialize)]
 enum Line {
     /// The child begins to read this file. The last one before a crash is the finding's file.
     Reads(PathBuf),
+    /// So many bytes of rows have been read.
+    Seen(u64),
     Found(Box<Report>),
 }
 
@@ -37,19 +46,32 @@ pub(super) fn run(context: &Context) -> Outcome {
     if context.flags.bool("in-child") {
         return read(context, &check);
     }
-    let format = Format::parse(context.flags.bytes("write-out"));
-    let format = format.filter(|it| matches!(it, Format::Simple | Format::Json | Format::Table));
-    let Some(format) = format else {
+    let display = context.display_of_flags()?;
+    let format = display.format;
+    if matches!(format, Format::Fields | Format::Protobuf) {
         return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
-    };
+    }
     let lock = patiently(context, || check.lock())?;
-    let report = in_child(&check)?;
+    let bar = context.printer.progress(
+        growth::taken(&data_dir.join("member/db")),
+        Unit::Bytes,
+        data_dir.as_os_str().as_bytes(),
+        OnSignal::End,
+    );
+    let report = in_child(&check, &bar)?;
+    drop(bar);
     drop(lock);
-    context.printer.out(match format {
-        Format::Json => as_json(&report),
-        Format::Table => as_table(&report),
-        _ => as_text(&report, data_dir),
-    });
+    match format {
+        Format::Json => context.printer.line(as_json(&report).to_string()),
+        Format::Table => context.printer.out(as_table(&report)),
+        Format::Yaml | Format::Jsonl => {
+            let mut json = as_json(&report);
+            json["member_id"] = format!("{:x}", report.member_id).into();
+            json["cluster_id"] = format!("{:x}", report.cluster_id).into();
+            display.records(&Records::One(Value::from(&json)));
+        }
+        _ => context.printer.sentences(as_text(&report, data_dir).trim_end()),
+    }
     if report.is_sound() { Ok(()) } else { Err(Failure::silent(Exit::Error)) }
 }
 
@@ -59,12 +81,20 @@ fn read(context: &Context, check: &Check<'_>) -> Outcome {
         // Cannot fail: paths and numbers always have a JSON form.
         context.printer.line(serde_json::to_string(line).unwrap_or_default());
     };
-    let report = check.run(&mut |path| line(&Line::Reads(path.to_path_buf())));
+    let (mut seen, mut told) = (0, 0);
+    let mut row = |bytes| {
+        seen += bytes;
+        if seen - told >= TELL_BYTES {
+            told = seen;
+            line(&Line::Seen(seen));
+        }
+    };
+    let report = check.run(&mut |path| line(&Line::Reads(path.to_path_buf())), &mut row);
     line(&Line::Found(Box::new(report)));
     Ok(())
 }
 
-fn in_child(check: &Check<'_>) -> Result<Report, Failure> {
+fn in_child(check: &Check<'_>, bar: &Progress) -> Result<Report, Failure> {
     let program = std::env::current_exe().map_err(Failure::error)?;
     let mut command = Command::new(program);
     // The binary chooses its program by argv[0]: this process may be called etcdutl, and the child
@@ -81,7 +111,17 @@ fn in_child(check: &Check<'_>) -> Result<Report, Failure> {
         .map_err(Failure::error)?;
     let mut output = Vec::new();
     if let Some(pipe) = child.stdout.take() {
-        pipe.take(CHECK_REPORT_BYTES_MAX).read_to_end(&mut output).map_err(Failure::error)?;
+        let mut lines = BufReader::new(pipe.take(CHECK_REPORT_BYTES_MAX));
+        loop {
+            let start = output.len();
+            if lines.read_until(b'\n', &mut output).map_err(Failure::error)? == 0 {
+                break;
+            }
+            if let Ok(Line::Seen(bytes)) = serde_json::from_slice(&output[start..]) {
+                bar.set(bytes);
+                output.truncate(start);
+            }
+        }
     }
     let status = child.wait().map_err(Failure::error)?;
     Ok(report(&output, status, check.data_dir))
@@ -152,10 +192,10 @@ fn as_table(report: &Report) -> String {
     table(&["severity", "file", "place", "what", "advice"], &rows)
 }
 
-fn as_json(report: &Report) -> String {
+fn as_json(report: &Report) -> serde_json::Value {
     let mut json = serde_json::to_value(report).unwrap_or_default();
     json["sound"] = report.is_sound().into();
-    format!("{json}\n")
+    json
 }
 
 #[cfg(test)]

@@ -3,10 +3,23 @@
 use super::endpoint::{endpoints, single};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::client::rpc;
+use crate::cli::printer::{OnSignal, Progress, Unit};
+use crate::cli::size;
+use crate::client::{Client, rpc};
 use crate::clock::Clock as _;
 use crate::go;
-use crate::pb::DefragmentRequest;
+use crate::pb::{DefragmentRequest, StatusRequest};
+
+/// What is shown on a terminal meanwhile: the size of the store and the time. How far a member is, it
+/// does not tell.
+async fn bar(context: &Context, client: &Client, endpoint: &str) -> Option<Progress> {
+    if !context.printer.errors_on_screen() {
+        return None;
+    }
+    let status = client.call(&rpc::STATUS, StatusRequest {}, context.deadline()).await.ok()?;
+    let title = format!("{endpoint}, {}", size::shown(status.db_size.unsigned_abs()));
+    Some(context.printer.progress(0, Unit::Time, title, OnSignal::End))
+}
 
 pub(super) async fn run(mut context: Context) -> Outcome {
     let config = context.config().await?;
@@ -14,7 +27,9 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     for endpoint in endpoints(&context, &config).await? {
         let client = context.connect(single(&config, &endpoint)).await?;
         let start = context.clock.now();
+        let bar = bar(&context, &client, &endpoint).await;
         let outcome = client.call(&rpc::DEFRAGMENT, DefragmentRequest {}, context.deadline()).await;
+        drop(bar);
         let took = go::duration(context.clock.now().saturating_sub(start));
         match outcome {
             Ok(_) => context

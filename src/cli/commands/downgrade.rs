@@ -1,10 +1,11 @@
 //! `downgrade`: validate, enable and cancel.
 
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::client::rpc;
-use crate::pb::DowngradeRequest;
 use crate::pb::downgrade_request::DowngradeAction;
+use crate::pb::{DowngradeRequest, StatusRequest};
 
 pub(super) async fn run(mut context: Context, action: &str) -> Outcome {
     let (kind, version) = match action {
@@ -27,6 +28,19 @@ pub(super) async fn run(mut context: Context, action: &str) -> Outcome {
     };
     let deadline = context.deadline();
     let client = context.client().await?;
+    if kind == DowngradeAction::Enable && confirm::asks(&context) {
+        let status = client.call(&rpc::STATUS, StatusRequest {}, deadline).await?;
+        confirm::confirm(
+            &context,
+            format!(
+                "This prepares all members, whose version is {}, for {version}: afterwards each is \
+                 to be replaced by a program of that version. `downgrade cancel` takes it back until \
+                 then.",
+                status.version
+            ),
+        )?;
+    }
+    let deadline = context.deadline();
     let request = DowngradeRequest { action: kind.into(), version };
     let response = client.call(&rpc::DOWNGRADE, request, deadline).await?;
     context.display.downgrade(action, &response)

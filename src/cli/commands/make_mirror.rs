@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
+use crate::cli::printer::{OnSignal, Printer, Unit};
 use crate::client::{
     Client, Config, Deadline, Error, TlsOptions, WatchBatch, WatchSpec, Watcher, prefix_end, rpc,
 };
@@ -28,6 +29,7 @@ struct Mirror {
     dest_prefix: Vec<u8>,
     ops_max: usize,
     total: Arc<AtomicU64>,
+    printer: Printer,
 }
 
 pub(super) async fn run(mut context: Context) -> Outcome {
@@ -51,9 +53,16 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     }
     let total = Arc::new(AtomicU64::new(0));
     let ops_max = usize::try_from(context.flags.int("max-txn-ops")).unwrap_or_default().max(1);
-    let mirror =
-        Mirror { source, destination, prefix, dest_prefix, ops_max, total: Arc::clone(&total) };
     let printer = context.printer.clone();
+    let mirror = Mirror {
+        source,
+        destination,
+        prefix,
+        dest_prefix,
+        ops_max,
+        total: Arc::clone(&total),
+        printer: printer.clone(),
+    };
     let ticker = tokio::spawn(async move {
         loop {
             sleep(TOTAL_INTERVAL).await;
@@ -106,6 +115,12 @@ impl Mirror {
             ..WatchSpec::default()
         };
         watcher.add(spec);
+        if self.printer.errors_on_screen() {
+            let copied = self.total.load(Ordering::Relaxed);
+            self.printer.err(format!(
+                "{copied} keys copied, up to revision {revision}; changes follow until ctrl-c\n"
+            ));
+        }
         while let Some(batch) = watcher.next().await {
             if batch.compact_revision != 0 {
                 return Err(Error::Other(batch.error().unwrap_or_default()));
@@ -122,6 +137,8 @@ impl Mirror {
         let response = self.source.call(&rpc::RANGE, request, Deadline::NONE).await?;
         let revision = response.header.unwrap_or_default().revision;
         let mut key = if self.prefix.is_empty() { vec![0] } else { self.prefix.clone() };
+        let mut bar = None;
+        let mut copied = 0;
         loop {
             let request = RangeRequest {
                 key: key.into(),
@@ -131,6 +148,11 @@ impl Mirror {
                 ..RangeRequest::default()
             };
             let page = self.source.call(&rpc::RANGE, request, Deadline::NONE).await?;
+            // The first page says how many keys there are.
+            let bar = bar.get_or_insert_with(|| {
+                let keys = page.count.unsigned_abs();
+                self.printer.progress(keys, Unit::Items, "keys", OnSignal::End)
+            });
             for kv in &page.kvs {
                 let request = PutRequest {
                     key: self.rename(&kv.key),
@@ -139,6 +161,8 @@ impl Mirror {
                 };
                 self.destination.call(&rpc::PUT, request, Deadline::NONE).await?;
                 self.total.fetch_add(1, Ordering::Relaxed);
+                copied += 1;
+                bar.set(copied);
             }
             let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(revision) };
             key = [&last.key[..], &[0]].concat();

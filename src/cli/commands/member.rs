@@ -2,14 +2,15 @@
 
 use super::get::is_serializable;
 use crate::cli::argv::Word;
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
-use crate::client::rpc;
+use crate::client::{Client, Deadline, rpc};
 use crate::go;
 use crate::pb::{
     MemberAddRequest, MemberAddResponse, MemberListRequest, MemberPromoteRequest,
-    MemberRemoveRequest, MemberUpdateRequest,
+    MemberRemoveRequest, MemberUpdateRequest, StatusRequest,
 };
 use crate::types;
 
@@ -20,7 +21,17 @@ pub(super) async fn list(mut context: Context) -> Outcome {
     let client = context.client().await?;
     let response =
         client.call(&rpc::MEMBER_LIST, MemberListRequest { linearizable }, deadline).await?;
-    context.display.member_list(&response)
+    let leader = match context.display.names_leader() {
+        true => leader(&client, deadline).await,
+        false => 0,
+    };
+    context.display.member_list(&response, leader)
+}
+
+/// The id of the leader, 0 if the member that was asked knows none.
+async fn leader(client: &Client, deadline: Deadline) -> u64 {
+    let status = client.call(&rpc::STATUS, StatusRequest {}, deadline).await;
+    status.map_or(0, |status| status.leader)
 }
 
 pub(super) async fn add(mut context: Context) -> Outcome {
@@ -77,9 +88,49 @@ pub(super) async fn remove(mut context: Context) -> Outcome {
     let id = member_id(&context)?;
     let deadline = context.deadline();
     let client = context.client().await?;
+    if confirm::asks(&context) {
+        confirm::confirm(&context, removal(&client, id, deadline).await?)?;
+    }
+    // Not counted: how long a person thinks.
+    let deadline = context.deadline();
     let response = client.call(&rpc::MEMBER_REMOVE, MemberRemoveRequest { id }, deadline).await?;
     let (header, members) = (&response.header, &response.members);
     context.display.member_changed(id, "removed from", &response, header, members)
+}
+
+/// What the removal of a member will do.
+async fn removal(client: &Client, id: u64, deadline: Deadline) -> Result<String, Failure> {
+    let request = MemberListRequest { linearizable: true };
+    let members = client.call(&rpc::MEMBER_LIST, request, deadline).await?.members;
+    let Some(member) = members.iter().find(|member| member.id == id) else {
+        return Ok(format!("Member {id:x} is not in the cluster."));
+    };
+    let role = match leader(client, deadline).await {
+        _ if member.is_learner => "a learner",
+        _ if member.name.is_empty() => "a voter that has not started",
+        leader if leader == id => "the leader",
+        _ => "a voter",
+    };
+    let name = match member.name.as_str() {
+        "" => member.peer_ur_ls.join(","),
+        name => name.to_owned(),
+    };
+    let voters = members.iter().filter(|other| !other.is_learner && other.id != id).count();
+    let rest = match voters {
+        0 => "No voter remains, so the server will refuse.".to_owned(),
+        voters => {
+            let needed = voters / 2 + 1;
+            let remain = match voters {
+                1 => "1 voter remains".to_owned(),
+                voters => format!("{voters} voters remain"),
+            };
+            match voters - needed {
+                0 => format!("{remain}, and the cluster stops as soon as one of them fails."),
+                spare => format!("{remain}, of which {spare} may fail."),
+            }
+        }
+    };
+    Ok(format!("This removes member {id:x} ({name}), {role}, for good. {rest}"))
 }
 
 pub(super) async fn update(mut context: Context) -> Outcome {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::at_rest::{log_at, patiently};
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::go;
@@ -126,6 +127,14 @@ pub(super) fn run(context: &Context) -> Outcome {
             }
         }
         Err(why) if context.flags.bool("force") => {
+            let (dir, named) = (data_dir.display(), short(target));
+            confirm::confirm(
+                context,
+                format!(
+                    "{why}. --force sets the version of {dir} to {named} all the same; a server of \
+                     that version may misread what is in it."
+                ),
+            )?;
             let text = "normal migrate failed, trying with force";
             log_at(
                 context,

@@ -14,6 +14,7 @@ mod downgrade;
 mod elect;
 mod endpoint;
 mod get;
+mod growth;
 mod join;
 mod lease;
 mod lock;

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::at_rest::{log_at, patiently};
+use super::growth::{self, taken};
 use super::{check_data, migrate, snapshot_status};
+use crate::cli::confirm;
 use crate::cli::context::Context;
-use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::format::Format;
+use crate::cli::exit::{Failure, Outcome};
+use crate::cli::size;
 use crate::cli::spec::Program;
-use crate::cli::table::table;
+use crate::members::Founders;
 use crate::mvcc::KeyValueHash;
 use crate::offline::{self, Archive, Import, Imported, Restore, TargetDirs};
 use crate::server;
@@ -31,7 +33,11 @@ pub(super) fn run(path: &[&str], context: &Context) -> Option<Outcome> {
     })
 }
 
+/// Logs as etcdutl does. A person at rusd's terminal sees a bar and a sentence instead.
 fn log(context: &Context, caller: &str, message: &str, fields: &[(&str, serde_json::Value)]) {
+    if context.printer.errors_on_screen() {
+        return;
+    }
     log_at(context, "info", caller, message, fields);
 }
 
@@ -87,8 +93,24 @@ fn restore(context: &Context) -> Outcome {
     restore.place.check().map_err(Failure::error)?;
     log(context, "snapshot/v3_snapshot.go:306", "restoring snapshot", &fields);
     // Waits for the lock: the source may be the directory of a member that is about to stop.
-    let founders = patiently(context, || restore.run())?;
-    for member in founders.members {
+    let founders = growth::follow(context, snapshot, taken(snapshot), &data_dir, || {
+        patiently(context, || restore.run())
+    })?;
+    restored(context, &founders, snapshot, &data_dir);
+    log(context, "snapshot/v3_snapshot.go:334", "restored snapshot", &fields);
+    Ok(())
+}
+
+/// Says who the members of the new cluster are: to a person in a sentence, else as etcdutl logs it.
+fn restored(context: &Context, founders: &Founders, snapshot: &Path, data_dir: &Path) {
+    if context.printer.errors_on_screen() {
+        let (cluster, members) = (founders.cluster_id, founders.members.len());
+        let members = confirm::counted(members as i64, "member", "members");
+        let (from, to) = (snapshot.display(), data_dir.display());
+        let text = format!("Restored {from} to {to}: the new cluster {cluster:x} has {members}");
+        return context.printer.line(text);
+    }
+    for member in &founders.members {
         let fields = [
             ("cluster-id", json!(format!("{:x}", founders.cluster_id))),
             ("local-member-id", json!("0")),
@@ -98,8 +120,6 @@ fn restore(context: &Context) -> Outcome {
         ];
         log(context, "membership/cluster.go:408", "added member", &fields);
     }
-    log(context, "snapshot/v3_snapshot.go:334", "restored snapshot", &fields);
-    Ok(())
 }
 
 fn import(context: &Context) -> Outcome {
@@ -109,9 +129,10 @@ fn import(context: &Context) -> Outcome {
     };
     let place = TargetDirs { data_dir, wal_dir: path("wal-dir") };
     let import = Import { from, from_wal: path("from-wal-dir"), place };
+    let total = taken(&from.join("member/snap/db"));
     let Imported { member_id, cluster_id, applied, last, ignored, revision, hash } =
-        patiently(context, || import.run())?;
-    let line = |text: String| context.printer.line(text);
+        growth::follow(context, from, total, data_dir, || patiently(context, || import.run()))?;
+    let line = |text: String| context.printer.sentences(&text);
     let data_dir = data_dir.display();
     line(format!("Imported member {member_id:x} of cluster {cluster_id:x} into {data_dir}"));
     line(format!("etcd's file: all pages sound, revision {revision}, HashKV {hash}"));
@@ -132,20 +153,34 @@ fn export(context: &Context) -> Outcome {
     }
     let data_dir = context.flags.path("data-dir").unwrap_or(Path::new(""));
     let (to, wal_dir) = (context.path(0), context.flags.path("wal-dir"));
-    let bytes = patiently(context, || offline::export(data_dir, wal_dir, to))?;
+    let mut part = to.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let bytes = growth::follow(context, to, taken(&data_dir.join("member/db")), &part, || {
+        patiently(context, || offline::export(data_dir, wal_dir, to))
+    })?;
     let archive = Archive::open(to, "open").map_err(Failure::error)?;
     archive.check_hash().map_err(Failure::error)?;
     let KeyValueHash { hash, revision, .. } = archive.hash_kv(0).map_err(Failure::error)?;
-    context.printer.line(format!("Exported {} to {}", data_dir.display(), to.display()));
-    context.printer.line(format!(
-        "{bytes} bytes, read again: SHA-256 and all pages sound, revision {revision}, HashKV {hash}"
+    let size = match context.printer.is_screen() {
+        true => size::shown(bytes),
+        false => format!("{bytes} bytes"),
+    };
+    context.printer.sentences(&format!(
+        "Exported {} to {}\n{size}, read again: SHA-256 and all pages sound, revision {revision}, \
+         HashKV {hash}",
+        data_dir.display(),
+        to.display()
     ));
     Ok(())
 }
 
 fn defragment(context: &Context) -> Outcome {
     let data_dir = context.flags.path("data-dir").unwrap_or(Path::new(""));
-    let done = patiently(context, || offline::defragment(data_dir));
+    let db = data_dir.join("member/db");
+    let done = growth::follow(context, data_dir, taken(&db), &db, || {
+        patiently(context, || offline::defragment(data_dir))
+    });
     let done = done.map_err(|Failure { exit, message }| {
         let why = message.unwrap_or_default();
         Failure::new(
@@ -153,6 +188,13 @@ fn defragment(context: &Context) -> Outcome {
             format!("Failed to defragment etcd data[{}] ({why})", data_dir.display()),
         )
     })?;
+    if context.printer.errors_on_screen() {
+        let sizes = [done.before.total, done.after.total].map(size::shown);
+        let [before, after] = sizes;
+        let dir = data_dir.display();
+        context.printer.line(format!("Defragmented {dir}: {before} before, {after} now"));
+        return Ok(());
+    }
     let fields = [
         ("path", shown(data_dir)),
         ("current-db-size-bytes", json!(done.after.total)),
@@ -167,33 +209,11 @@ fn hash_kv(context: &Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("hashkv command requires exactly one argument"));
     }
-    let Some(format) = Format::parse(context.flags.bytes("write-out")) else {
-        return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
-    };
+    let display = context.display_of_flags()?;
     let archive = patiently(context, || Archive::open(context.path(0), "stat"))?;
     let found = archive.hash_kv(context.flags.int("rev")).map_err(|error| match error {
         InstallError::Bbolt(crate::bbolt::Error::NotBbolt(_)) => Failure::error("invalid database"),
         error => Failure::error(error),
     })?;
-    let KeyValueHash { hash, revision, compact_revision } = found;
-    context.printer.out(match format {
-        Format::Simple => format!("{hash}, {revision}, {compact_revision}\n"),
-        Format::Table => table(
-            &["hash", "hash revision", "compact revision"],
-            &[vec![hash.to_string(), revision.to_string(), compact_revision.to_string()]],
-        ),
-        Format::Fields => format!(
-            "\"Hash\" : {hash}\n\"Hash revision\" : {revision}\n\
-             \"Compact revision\" : {compact_revision}\n"
-        ),
-        Format::Json => format!(
-            "{{\"hash\":{hash},\"hashRevision\":{revision},\
-             \"compactRevision\":{compact_revision}}}\n"
-        ),
-        Format::Protobuf => {
-            let text = "protobuf not supported as output format";
-            return Err(Failure::new(Exit::BadFeature, text));
-        }
-    });
-    Ok(())
+    display.file_hash(&found)
 }

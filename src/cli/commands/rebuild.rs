@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use super::at_rest::patiently;
 use super::endpoint::single;
+use super::growth;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
+use crate::cli::printer::{OnSignal, Progress, Unit};
 use crate::client::{Client, Config, Deadline, rpc};
 use crate::go;
 use crate::offline::{Rebuild, owner, put_aside};
@@ -327,13 +329,29 @@ impl Command<'_> {
         ));
     }
 
+    /// A bar for what the new member has received: its directory, against another member's store.
+    async fn bar(&self) -> Option<Progress> {
+        if !self.context.printer.errors_on_screen() {
+            return None;
+        }
+        let deadline = self.context.deadline();
+        let status =
+            self.client.call(&rpc::STATUS, StatusRequest::default(), deadline).await.ok()?;
+        let total = status.db_size_in_use.unsigned_abs();
+        Some(self.context.printer.progress(total, Unit::Bytes, "received", OnSignal::End))
+    }
+
     /// Tries to promote the new member until it has caught up. There is no end: it may have to
     /// receive the whole state first.
     async fn promote(&self, id: u64) -> Outcome {
         self.say(
             "Waiting until it has caught up, to give it its vote (if interrupted, run this again)",
         );
+        let bar = self.bar().await;
         loop {
+            if let Some(bar) = &bar {
+                bar.set(growth::taken(&self.data_dir));
+            }
             let request = MemberPromoteRequest { id };
             let deadline = Deadline::after(self.context.flags.duration("command-timeout"));
             let promoted = self.client.call(&rpc::MEMBER_PROMOTE, request, deadline).await;
@@ -351,6 +369,7 @@ impl Command<'_> {
             }
             tokio::time::sleep(PROMOTE_RETRY).await;
         }
+        drop(bar);
         self.say(format!("Member {id:x} has caught up and votes"));
         Ok(())
     }

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::json;
+use crate::cli::printer::{OnSignal, Unit};
 use crate::cli::size;
-use crate::cli::spec::Program;
 use crate::client::{Client, Deadline, LogSink, rpc};
 use crate::clock::Clock as _;
 use crate::go;
@@ -54,10 +54,18 @@ pub(super) async fn save(mut context: Context) -> Outcome {
         // The error is ignored: the file does not exist if its creation failed.
         let _ = fs::remove_file(&part);
     }
-    let version = outcome.map_err(interrupted)?;
+    let saved = outcome.map_err(interrupted)?;
     context.printer.out([b"Snapshot saved at ", bytes(&path), b"\n"].concat());
-    if !version.is_empty() {
-        context.printer.line(format!("Server version {version}"));
+    if context.printer.is_screen() {
+        let size = size::shown(saved.bytes);
+        let time = match saved.took.as_secs() {
+            0 => format!("{} ms", saved.took.as_millis()),
+            _ => format!("{:.1} s", saved.took.as_secs_f64()),
+        };
+        context.printer.line(format!("{size} in {time}, with the right SHA-256"));
+    }
+    if !saved.version.is_empty() {
+        context.printer.line(format!("Server version {}", saved.version));
     }
     Ok(())
 }
@@ -77,7 +85,7 @@ async fn fetch(
     path: &Path,
     part: &Path,
     deadline: Deadline,
-) -> Result<String, Vec<u8>> {
+) -> Result<Saved, Vec<u8>> {
     let start = context.clock.now();
     let mut saving = Saving::new(create(part)?);
     let shown = json::string(bytes(part));
@@ -100,8 +108,7 @@ async fn fetch(
     let named = format!(",\"endpoint\":{}", json::string(endpoint.as_bytes()));
     log(context, None, "snapshot/v3_snapshot.go:96", "fetching snapshot", &named);
     let total = first.as_ref().map_or(0, |piece| piece.blob.len() as u64 + piece.remaining_bytes);
-    let bar = (context.program == Program::Rusd)
-        .then(|| context.printer.progress(total, &path.display().to_string()));
+    let bar = context.printer.progress(total, Unit::Bytes, bytes(path), OnSignal::End);
     let mut next = first;
     let mut version = String::new();
     while let Some(piece) = next {
@@ -111,18 +118,13 @@ async fn fetch(
         saving
             .write(&piece.blob)
             .map_err(|error| format!("could not write snapshot: {}", go::reason(&error)))?;
-        if let Some(bar) = &bar {
-            bar.set_position(saving.bytes);
-            bar.set_message(format!("{} of {}", size::shown(saving.bytes), size::shown(total)));
-        }
+        bar.set(saving.bytes);
         next = client
             .next(&mut stream, deadline)
             .await
             .map_err(|error| format!("could not write snapshot: {error}"))?;
     }
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    drop(bar);
     log(context, logger, "v3/maintenance.go:302", "completed snapshot read; closing", "");
     saving.verify()?;
     let fsync = |error| format!("could not fsync snapshot: {}", go::reason(&error));
@@ -134,7 +136,14 @@ async fn fetch(
     sync_dir_of(path).map_err(fsync)?;
     let took = context.clock.now().saturating_sub(start);
     report(context, endpoint, path, saving.bytes, took, &version);
-    Ok(version)
+    Ok(Saved { version, bytes: saving.bytes, took })
+}
+
+/// What the user is told of a snapshot.
+struct Saved {
+    version: String,
+    bytes: u64,
+    took: Duration,
 }
 
 /// Creates an empty file that only its owner may read.
@@ -216,6 +225,10 @@ fn report(
 }
 
 fn log(context: &Context, logger: Option<&str>, caller: &str, message: &str, tail: &str) {
+    if context.printer.errors_on_screen() {
+        // A person sees the bar, and what came of it.
+        return;
+    }
     let time = go::timestamp(context.clock.unix_nanos());
     let logger = logger.map(|name| format!("\"logger\":\"{name}\",")).unwrap_or_default();
     LogSink::line(

@@ -8,8 +8,9 @@ use super::endpoint::{endpoints, single};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
+use crate::cli::grid::wrapped;
+use crate::cli::record::{self, Records};
 use crate::cli::size;
-use crate::cli::table::table;
 use crate::client::Deadline;
 use crate::client::rpc::SPACE;
 use crate::go;
@@ -18,10 +19,13 @@ use crate::pb::rusdpb::{SpacePrefix, SpaceRequest, SpaceResponse};
 /// Deadline of a report if `--command-timeout` is not given.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// The narrowest column of explanations.
+const WHAT_COLUMNS_MIN: usize = 12;
+
 pub(super) async fn run(mut context: Context) -> Outcome {
     let config = context.config().await?;
     let format = context.display.format;
-    if !matches!(format, Format::Simple | Format::Table | Format::Json) {
+    if matches!(format, Format::Fields | Format::Protobuf) {
         return Err(Failure::new(Exit::BadFeature, "unsupported output format"));
     }
     let request =
@@ -36,8 +40,13 @@ pub(super) async fn run(mut context: Context) -> Outcome {
             false => Deadline::after(PATIENCE),
         };
         match client.call(&SPACE, request, deadline).await {
-            Ok(space) if format == Format::Json => all.push(as_json(&endpoint, &space)),
-            Ok(space) => context.printer.out(as_text(&endpoint, &space)),
+            Ok(space) if format == Format::Json || format.is_records() => {
+                all.push(as_json(&endpoint, &space));
+            }
+            Ok(space) => {
+                context.printer.out(as_text(&endpoint, &space, context.printer.width()));
+                context.display.space_prefixes(&prefixes(&space));
+            }
             Err(error) => {
                 failed = true;
                 let text = format!("Failed to get the space of endpoint {endpoint} ({error})\n");
@@ -47,6 +56,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     }
     if format == Format::Json {
         context.printer.line(Value::from(all).to_string());
+    } else if format.is_records() {
+        context.display.records(&Records::Many(all.iter().map(record::Value::from).collect()));
     }
     if failed { Err(Failure::silent(Exit::Error)) } else { Ok(()) }
 }
@@ -61,7 +72,8 @@ fn rest(space: &SpaceResponse) -> i64 {
     (space.in_use_bytes - space.live_bytes - space.history_bytes).max(0)
 }
 
-fn as_text(endpoint: &str, space: &SpaceResponse) -> String {
+/// The lines of one endpoint, none wider than `columns`.
+fn as_text(endpoint: &str, space: &SpaceResponse, columns: usize) -> String {
     let free = space.total_bytes - space.in_use_bytes;
     let quota = match space.quota_bytes {
         0 => "no quota".to_owned(),
@@ -87,10 +99,10 @@ fn as_text(endpoint: &str, space: &SpaceResponse) -> String {
     ];
     let mut text = format!("{endpoint}\n");
     for (name, bytes, what) in lines {
-        text.push_str(&format!("{name:<11}{bytes:>8}  {what}\n"));
-    }
-    if !space.prefixes.is_empty() {
-        text.push_str(&prefixes(space));
+        let margin = format!("{name:<11}{bytes:>8}  ");
+        let indent = " ".repeat(margin.len());
+        let what = wrapped(&what, columns.saturating_sub(margin.len()).max(WHAT_COLUMNS_MIN));
+        text.push_str(&format!("{margin}{}\n", what.join(&format!("\n{indent}"))));
     }
     text
 }
@@ -135,9 +147,10 @@ fn text(prefix: &[u8]) -> String {
     std::str::from_utf8(prefix).map_or_else(|_| go::quote(prefix), str::to_owned)
 }
 
-fn prefixes(space: &SpaceResponse) -> String {
+/// The rows of the largest prefixes: name, keys, bytes of live rows and of history.
+fn prefixes(space: &SpaceResponse) -> Vec<[String; 4]> {
     let row = |name: String, prefix: &SpacePrefix| {
-        vec![name, prefix.keys.to_string(), size(prefix.live_bytes), size(prefix.history_bytes)]
+        [name, prefix.keys.to_string(), size(prefix.live_bytes), size(prefix.history_bytes)]
     };
     let name = |prefix: &SpacePrefix| match prefix.prefix.is_empty() {
         true => "(none)".to_owned(),
@@ -147,7 +160,7 @@ fn prefixes(space: &SpaceResponse) -> String {
     let others = space.others.as_ref();
     let has_some = |one: &&SpacePrefix| one.keys > 0 || one.live_bytes + one.history_bytes > 0;
     rows.extend(others.filter(has_some).map(|one| row("(others)".to_owned(), one)));
-    table(&["prefix", "keys", "live", "history"], &rows)
+    if space.prefixes.is_empty() { Vec::new() } else { rows }
 }
 
 fn as_json(endpoint: &str, space: &SpaceResponse) -> Value {
@@ -202,7 +215,8 @@ mod tests {
             others: Some(SpacePrefix { history_bytes: 999_500, ..SpacePrefix::default() }),
             ..SpaceResponse::default()
         };
-        let text = as_text("e", &space);
+        let mut text = as_text("e", &space, usize::MAX);
+        text += &prefixes(&space).concat().join(" ");
         for part in [
             "50.0% of the quota of 20 MB",
             "  live       4.0 MB  3 keys",

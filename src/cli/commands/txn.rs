@@ -155,7 +155,11 @@ async fn operation(line: &[u8], context: &Context) -> Result<RequestOp, Failure>
     let request = match found.command().get_name() {
         "get" => Request::RequestRange(get::request(&flags, &args)?),
         "put" => Request::RequestPut(put::request(&flags, &args, || Ok(Vec::new()))?),
-        "del" => Request::RequestDeleteRange(del::request(&flags, &args, context).await?),
+        "del" => {
+            let request = del::request(&flags, &args)?;
+            del::pause(&flags, &args, context).await;
+            Request::RequestDeleteRange(request)
+        }
         _ => return Err(unknown()),
     };
     Ok(RequestOp { request: Some(request) })

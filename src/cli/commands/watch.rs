@@ -135,7 +135,7 @@ async fn show(context: &Context, batch: &WatchBatch) -> Outcome {
         context.printer.err(format!("watch was canceled ({reason})\n"));
     }
     if let Progress::UpTo(revision) = batch.progress() {
-        context.printer.line(format!("progress notify: {revision}"));
+        context.display.watch_progress(revision);
     }
     context.display.watch(batch)
 }

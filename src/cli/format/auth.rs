@@ -4,7 +4,9 @@ use prost::Message;
 
 use super::{Display, Forms, Outcome, Text};
 use crate::cli::json;
+use crate::cli::record::{Fields, Records, Value};
 use crate::go;
+use crate::pb::authpb::Permission;
 use crate::pb::authpb::permission::Type;
 use crate::pb::{
     AuthRoleGetResponse, AuthRoleListResponse, AuthStatusResponse, AuthUserGetResponse,
@@ -27,7 +29,8 @@ impl Display {
             }),
             json: Some(&|| names_json(&response.header, "roles", &response.roles)),
             protobuf: Some(&|| response.encode_to_vec()),
-            table: None,
+            records: Some(&|| names_records(&response.roles)),
+            ..Forms::default()
         })
     }
 
@@ -48,7 +51,11 @@ impl Display {
                 json::answer(&response.header).list("perm", perm).end().into()
             }),
             protobuf: Some(&|| response.encode_to_vec()),
-            table: None,
+            records: Some(&|| {
+                let perms: Vec<_> = response.perm.iter().map(permission_record).collect();
+                Records::One(Fields::new().with("role", role).with("permissions", perms).end())
+            }),
+            ..Forms::default()
         })
     }
 
@@ -60,6 +67,10 @@ impl Display {
             }),
             json: Some(&|| names_json(&response.header, "roles", &response.roles)),
             protobuf: Some(&|| response.encode_to_vec()),
+            records: Some(&|| {
+                let roles = response.roles.as_slice();
+                Records::One(Fields::new().with("user", user).with("roles", roles).end())
+            }),
             ..Forms::default()
         })
     }
@@ -69,6 +80,7 @@ impl Display {
             simple: Some(&|| lines_of(&response.users)),
             json: Some(&|| names_json(&response.header, "users", &response.users)),
             protobuf: Some(&|| response.encode_to_vec()),
+            records: Some(&|| names_records(&response.users)),
             ..Forms::default()
         })
     }
@@ -87,6 +99,10 @@ impl Display {
                     .into()
             }),
             protobuf: Some(&|| response.encode_to_vec()),
+            records: Some(&|| {
+                let fields = Fields::new().with("enabled", response.enabled);
+                Records::One(fields.with("authRevision", response.auth_revision).end())
+            }),
             ..Forms::default()
         })
     }
@@ -99,6 +115,18 @@ fn lines_of(names: &[String]) -> Vec<u8> {
 fn names_json(header: &Option<ResponseHeader>, name: &str, names: &[String]) -> Vec<u8> {
     let names = names.iter().map(|name| json::string(name.as_bytes())).collect();
     json::answer(header).list(name, names).end().into()
+}
+
+fn names_records(names: &[String]) -> Records {
+    Records::Many(names.iter().map(|name| Fields::new().with("name", name).end()).collect())
+}
+
+fn permission_record(permission: &Permission) -> Value {
+    Fields::new()
+        .with("type", permission.perm_type().as_str_name())
+        .bytes("key", &permission.key)
+        .bytes("rangeEnd", &permission.range_end)
+        .end()
 }
 
 fn role_simple(role: &str, response: &AuthRoleGetResponse) -> Vec<u8> {

@@ -2,8 +2,9 @@
 
 use prost::Message;
 
-use super::{Display, Exit, Failure, Format, Forms, Outcome, Text};
+use super::{Display, Exit, Failure, Format, Forms, Outcome, Text, header_record, lease_text};
 use crate::cli::json::{self, Object};
+use crate::cli::record::{Fields, Records, Value};
 use crate::pb::{
     LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
     LeaseTimeToLiveResponse, ResponseHeader,
@@ -23,7 +24,8 @@ impl Display {
                     .into()
             }),
             protobuf: Some(&|| bare(&response.header)),
-            table: None,
+            records: Some(&|| Records::One(life_record(id, ttl))),
+            ..Forms::default()
         })
     }
 
@@ -44,6 +46,10 @@ impl Display {
             simple: Some(&|| format!("lease {:016x} revoked\n", SignedHex(id)).into()),
             fields: Some(&|| self.with_header(&response.header, |_| {})),
             json: Some(&|| json::answer(&response.header).end().into()),
+            records: Some(&|| {
+                let fields = Fields::new().with("id", lease_text(id));
+                Records::One(header_record(fields, &response.header).end())
+            }),
             ..Forms::default()
         })
     }
@@ -55,7 +61,8 @@ impl Display {
             fields: Some(&|| self.life_fields(&response.header, id, ttl)),
             json: Some(&|| life_json(&response.header, id, ttl).end().into()),
             protobuf: Some(&|| bare(&response.header)),
-            table: None,
+            records: Some(&|| Records::Some(vec![life_record(id, ttl)])),
+            ..Forms::default()
         })
     }
 
@@ -112,7 +119,8 @@ impl Display {
                     .into()
             }),
             protobuf: Some(&|| bare(&response.header)),
-            table: None,
+            records: Some(&|| Records::One(time_to_live_record(response, keys))),
+            ..Forms::default()
         })
     }
 
@@ -140,9 +148,28 @@ impl Display {
                 flat(&response.header).raw("leases", json::array(leases.collect())).end().into()
             }),
             protobuf: Some(&|| bare(&response.header)),
-            table: None,
+            records: Some(&|| {
+                let record = |id| Fields::new().with("id", lease_text(id)).end();
+                Records::Many(response.leases.iter().map(|lease| record(lease.id)).collect())
+            }),
+            ..Forms::default()
         })
     }
+}
+
+fn life_record(id: i64, ttl: i64) -> Value {
+    Fields::new().with("id", lease_text(id)).with("ttlSeconds", ttl).end()
+}
+
+fn time_to_live_record(response: &LeaseTimeToLiveResponse, keys: bool) -> Value {
+    let key = |key: &bytes::Bytes| Fields::new().bytes("key", key).end();
+    let attached: Option<Vec<_>> = keys.then(|| response.keys.iter().map(key).collect());
+    Fields::new()
+        .with("id", lease_text(response.id))
+        .with("grantedTtlSeconds", response.granted_ttl)
+        .with("remainingSeconds", response.ttl)
+        .maybe("keys", attached)
+        .end()
 }
 
 /// A JSON object that begins with the fields of the header.

@@ -1,9 +1,10 @@
 //! The commands that etcd does not have.
 
-use clap::Command;
+use clap::{Arg, Command};
 
-use super::{Maker, among, duration, flag, int, path, string, uint, value};
+use super::{Maker, among, bytes, duration, flag, int, path, string, uint, value};
 use crate::cert::KeyType;
+use crate::cli::terminal::Colour;
 
 impl Maker {
     /// rusd's own commands.
@@ -132,9 +133,22 @@ impl Maker {
             int("rate", "0", "requests per second of all callers together; 0 is no limit"),
             string("compare", "", "endpoints of a second server or cluster, measured in turn"),
             int("rounds", "5", "rounds of a comparison for each server"),
-            among(string("output", "simple", "simple or json").short('o'), &["simple", "json"]),
         ])
     }
+}
+
+/// Global flags for terminals.
+pub(super) fn screen() -> [Arg; 2] {
+    let help = "colour the output (auto, always, never); auto means on a terminal, unless NO_COLOR \
+                is set or TERM is dumb";
+    [
+        among(bytes("color", "auto", help), Colour::NAMES),
+        flag("yes", "do not ask before an action that cannot be undone").short('y'),
+    ]
+}
+
+pub(super) fn decode() -> Arg {
+    flag("decode", "show values of Kubernetes and JSON in readable form")
 }
 
 const CERT_KEYS: &str = "kind of the keys (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096)";

@@ -59,6 +59,8 @@ impl Target for Settings {
             "get --prefix foo --rev=7",
             "watch --rev 3 a b -- echo x",
             "lease(\"a\") != \"ff\"",
+            "{\"kind\": \"Pod\", \"n\": [1, 2.5, null]}",
+            "k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12\x0b\x0a\x05\x0a\x03web\x12\x02\x18\x07\x1a\0\"\0",
         ];
         let all = |kind, list: &[&str]| -> Vec<u8> {
             join(&list.iter().map(|text| Part::new(kind, *text)).collect::<Vec<_>>())

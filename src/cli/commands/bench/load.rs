@@ -16,6 +16,7 @@ use super::report::Report;
 use super::scrape::{Usage, usage_of_all};
 use crate::cli::context::Context;
 use crate::cli::exit::Failure;
+use crate::cli::printer::{OnSignal, Progress, Unit};
 use crate::client::{Client, Config, Deadline, Error, WatchSpec, Watcher, prefix_end, rpc};
 use crate::clock::{Clock, SystemClock, split_mix};
 use crate::go;
@@ -94,7 +95,7 @@ pub(super) async fn run(
         _ => call(&clients, &run).await,
     };
     let Some(latencies) = latencies else {
-        progress.abort();
+        drop(progress);
         return Err(no_answer(config, &run));
     };
     let end = match run.last_arrival.load(Ordering::Relaxed) {
@@ -102,7 +103,7 @@ pub(super) async fn run(
         nanos => Duration::from_nanos(nanos),
     };
     let elapsed = end.saturating_sub(run.start);
-    progress.abort();
+    drop(progress);
     let after = usage_of_all(&config.endpoints).await;
     revoke(&clients, &run).await;
     let mut report = Report::new(&latencies, elapsed);
@@ -141,29 +142,30 @@ fn account(report: &mut Report, before: Usage, after: Usage, sent: u64) {
     report.resident_bytes = after.resident_bytes;
 }
 
-/// Draws a progress bar on a terminal, until the task is aborted.
-fn progress(context: &Context, run: &Arc<Run>, title: &str) -> tokio::task::AbortHandle {
-    let bar = context.printer.progress(run.plan.total, title);
+/// Draws a progress bar on a terminal. A run that lasts for a time shows how much of it has passed.
+fn progress(context: &Context, run: &Arc<Run>, title: &str) -> Progress {
+    let (total, unit) = match run.plan.total {
+        0 => (millis(run.plan.duration).max(1), Unit::Time),
+        total => (total, Unit::Items),
+    };
+    // The sizes, which follow the first comma, stand in the report.
+    let title = title.split(',').next().unwrap_or_default();
+    let bar = context.printer.progress(total, unit, title, OnSignal::End);
     let run = Arc::clone(run);
-    tokio::spawn(async move {
-        let _clear = Clear(bar.clone());
-        loop {
-            let done = run.done.load(Ordering::Relaxed);
-            let elapsed = run.clock.now().saturating_sub(run.start).as_secs_f64();
-            bar.set_position(done);
-            bar.set_message(format!("{done} done, {:.0}/s", done as f64 / elapsed.max(0.001)));
-            sleep(Duration::from_millis(100)).await;
+    bar.moved_by(move |hand| {
+        let done = run.done.load(Ordering::Relaxed);
+        if unit != Unit::Time {
+            return hand.set(done);
         }
+        let elapsed = run.clock.now().saturating_sub(run.start);
+        let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
+        hand.set(millis(elapsed));
+        hand.say(format!("{done} done, {rate:.0}/s"));
     })
-    .abort_handle()
 }
 
-struct Clear(indicatif::ProgressBar);
-
-impl Drop for Clear {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Work before the clock starts: puts the keys that reads find, and opens the connections.

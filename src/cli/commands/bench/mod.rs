@@ -18,7 +18,9 @@ mod scrape;
 use std::time::Duration;
 
 use crate::cli::context::Context;
-use crate::cli::exit::{Failure, Outcome};
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::format::Format;
+use crate::cli::record::{Records, Value};
 use crate::go;
 use plan::{LoadKind, Plan};
 use report::Report;
@@ -69,13 +71,18 @@ fn plan(context: &Context) -> Result<Plan, Failure> {
 
 async fn measure(context: &mut Context, plan: Plan) -> Outcome {
     let config = context.config().await?;
-    let json = context.flags.string("output") == "json";
+    if !matches!(context.display.format, Format::Simple | Format::Json)
+        && !context.display.format.is_records()
+    {
+        let text = "bench prints as simple, json, yaml or jsonl only";
+        return Err(Failure::new(Exit::BadFeature, text));
+    }
     let other = context.flags.string("compare").to_string();
     if other.is_empty() {
         let title = plan.title();
         let endpoints = config.endpoints.join(",");
         let report = load::run(context, &config, &plan, &title).await?;
-        return show(context, &plan, &[(endpoints, report)], json);
+        return show(context, &plan, &[(endpoints, report)]);
     }
     let rounds = context.flags.int("rounds").max(1).unsigned_abs();
     let rounds_short = u32::try_from(rounds).unwrap_or(u32::MAX);
@@ -100,11 +107,17 @@ async fn measure(context: &mut Context, plan: Plan) -> Outcome {
         .zip(&reports)
         .map(|(server, reports)| (server.endpoints.join(","), Report::median(reports)))
         .collect();
-    show(context, &plan, &medians, json)
+    show(context, &plan, &medians)
 }
 
-fn show(context: &Context, plan: &Plan, reports: &[(String, Report)], json: bool) -> Outcome {
-    let text = if json { report::json(plan, reports) } else { report::text(plan, reports) };
-    context.printer.out(text);
+fn show(context: &Context, plan: &Plan, reports: &[(String, Report)]) -> Outcome {
+    match context.display.format {
+        Format::Simple => context.printer.out(report::text(plan, reports)),
+        Format::Json => context.printer.line(report::json(plan, reports).to_string()),
+        _ => {
+            let record = Value::from(&report::json(plan, reports));
+            context.display.records(&Records::One(record));
+        }
+    }
     Ok(())
 }

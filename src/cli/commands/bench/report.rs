@@ -153,7 +153,7 @@ fn cell((column, (text, width)): (usize, (&String, &usize))) -> String {
 }
 
 /// The content of `text` as one JSON object.
-pub(super) fn json(plan: &Plan, reports: &[(String, Report)]) -> String {
+pub(super) fn json(plan: &Plan, reports: &[(String, Report)]) -> Value {
     let servers: Vec<_> = reports.iter().map(|(endpoint, report)| report.json(endpoint)).collect();
     let mut value = json!({ "benchmark": plan.json(), "servers": servers });
     if let [(_, first), (_, second)] = reports {
@@ -169,7 +169,7 @@ pub(super) fn json(plan: &Plan, reports: &[(String, Report)]) -> String {
             "serverResidentBytes": ratio(|report| report.resident_bytes),
         });
     }
-    format!("{value}\n")
+    value
 }
 
 #[cfg(test)]
