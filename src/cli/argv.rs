@@ -11,26 +11,15 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use clap::{Arg, ArgAction, Command, ValueHint};
+use clap::{Arg, Command};
 
 use super::exit::{Exit, Failure};
-use crate::go;
+use super::hints;
+pub(super) use super::kind::{FlagKind, default_of, kind_of};
+use super::spec::Program;
+use crate::{go, types};
 
 pub(super) type Word = Vec<u8>;
-
-/// The type of a flag's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FlagKind {
-    Bool,
-    /// Any bytes.
-    Bytes,
-    /// UTF-8.
-    String,
-    Strings,
-    Int,
-    Uint,
-    Duration,
-}
 
 /// One flag with its value after parsing.
 #[derive(Clone, Debug)]
@@ -46,10 +35,12 @@ pub(super) struct Flag {
     /// Whether a parent command defines it.
     pub inherited: bool,
     pub required: bool,
+    /// Whether the value is read, and refused, in rusd's way.
+    is_kind: bool,
 }
 
 impl Flag {
-    fn new(arg: &Arg, inherited: bool) -> Option<Self> {
+    fn new(arg: &Arg, inherited: bool, is_kind: bool) -> Option<Self> {
         let name = arg.get_long()?.to_string();
         let kind = kind_of(arg);
         let default = default_of(arg);
@@ -67,6 +58,7 @@ impl Flag {
             changed: false,
             inherited,
             required,
+            is_kind,
         })
     }
 
@@ -82,24 +74,17 @@ impl Flag {
         }
     }
 
-    /// Sets the value. The error is the reason alone; the caller adds the flag.
+    /// Sets the value. The error is the reason alone, for rusd what the flag takes; the caller adds
+    /// the flag.
     pub(super) fn set(&mut self, given: &[u8]) -> Result<(), String> {
-        let values = match self.kind {
-            FlagKind::Bool => vec![go::parse_bool(given)?.to_string().into()],
-            FlagKind::Bytes => vec![given.to_vec()],
-            FlagKind::String => vec![utf8(given)?.into()],
-            FlagKind::Strings if self.changed => {
-                [self.values.clone(), go::parse_csv(utf8(given)?)?].concat()
-            }
-            FlagKind::Strings => go::parse_csv(utf8(given)?)?,
-            FlagKind::Int => vec![go::parse_int(given, 0)?.to_string().into()],
-            FlagKind::Uint => vec![go::parse_uint(given, 0)?.to_string().into()],
-            FlagKind::Duration => {
-                go::parse_duration(given)?;
-                vec![given.to_vec()]
-            }
+        let values = match self.is_kind {
+            true => self.kind.read_kindly(given)?,
+            false => self.kind.read(given)?,
         };
-        self.values = values;
+        match self.kind {
+            FlagKind::Strings if self.changed => self.values.extend(values),
+            _ => self.values = values,
+        }
         self.changed = true;
         Ok(())
     }
@@ -117,51 +102,30 @@ impl Flag {
     }
 }
 
-fn utf8(given: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(given).map_err(|_| "not valid UTF-8".to_owned())
-}
-
-pub(super) fn kind_of(arg: &Arg) -> FlagKind {
-    let name = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
-    match name {
-        Some("strings") => FlagKind::Strings,
-        Some("int") => FlagKind::Int,
-        Some("uint") => FlagKind::Uint,
-        Some("duration") => FlagKind::Duration,
-        Some("string") if arg.get_value_hint() == ValueHint::Unknown => FlagKind::String,
-        Some("string") => FlagKind::Bytes,
-        _ => FlagKind::Bool,
-    }
-}
-
-pub(super) fn default_of(arg: &Arg) -> String {
-    if matches!(arg.get_action(), ArgAction::SetTrue) {
-        return String::new();
-    }
-    arg.get_default_values().first().and_then(|value| value.to_str()).unwrap_or_default().to_owned()
-}
-
 /// The flags of one command line, by name. A flag that the command does not have reads as zero.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flags {
     flags: BTreeMap<String, Flag>,
+    /// Whether values are read, and mistakes told, in rusd's way.
+    is_kind: bool,
 }
 
 impl Flags {
     /// The flags of the last command of `path`, and the ones that it inherits from its parents.
     pub(super) fn of(path: &[&Command]) -> Self {
         let mut flags = BTreeMap::new();
+        let is_kind = path.first().is_some_and(|root| root.get_name() == Program::Rusd.name());
         for (depth, command) in path.iter().enumerate() {
             let own = depth + 1 == path.len();
             for arg in command.get_arguments() {
                 if (own || arg.is_global_set())
-                    && let Some(flag) = Flag::new(arg, !own)
+                    && let Some(flag) = Flag::new(arg, !own, is_kind)
                 {
                     flags.insert(flag.name.clone(), flag);
                 }
             }
         }
-        Self { flags }
+        Self { flags, is_kind }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Flag> {
@@ -250,33 +214,36 @@ impl Flags {
             Some(at) => (&word[..at], Some(&word[at + 1..])),
             None => (word, None),
         };
+        let is_kind = self.is_kind;
         let known = std::str::from_utf8(name).ok().and_then(|name| self.get_mut(name));
         let Some(flag) = known else {
             if name == b"help" {
                 return help(given, rest);
             }
-            return Err(FlagError::message("unknown flag: --", name));
+            return Err(self.unknown(&[b"--", name].concat(), "unknown flag: ", b""));
         };
         match (given, flag.kind, rest.split_first()) {
             (Some(value), ..) => set(flag, value).map(|()| rest),
             (None, FlagKind::Bool, _) => set(flag, b"true").map(|()| rest),
             (None, _, Some((value, rest))) => set(flag, value).map(|()| rest),
-            (None, _, None) => Err(FlagError::message("flag needs an argument: --", name)),
+            (None, _, None) => {
+                let text = [b"flag needs an argument: --", name].concat();
+                Err(FlagError::Message(if is_kind { hints::no_value(flag.shown()) } else { text }))
+            }
         }
     }
 
     fn shorts<'a>(&mut self, letters: &[u8], rest: &'a [Word]) -> Result<&'a [Word], FlagError> {
         let mut letters = letters;
         while let Some((&letter, tail)) = letters.split_first() {
-            let complaint = |what: &str| {
-                let letter = letter as char;
-                FlagError::message(&format!("{what}: '{letter}' in -"), letters)
-            };
+            let is_kind = self.is_kind;
+            let what = |what: &str| format!("{what}: '{}' in -", letter as char);
             let Some(flag) = self.by_short(letter) else {
                 if letter == b'h' {
                     return Err(FlagError::Help);
                 }
-                return Err(complaint("unknown shorthand flag"));
+                let shown = [b'-', letter];
+                return Err(self.unknown(&shown, &what("unknown shorthand flag"), letters));
             };
             match (tail, flag.kind, rest.split_first()) {
                 ([b'=', value @ ..], ..) if !value.is_empty() => {
@@ -284,12 +251,27 @@ impl Flags {
                 }
                 (_, FlagKind::Bool, _) => set(flag, b"true")?,
                 ([], _, Some((value, rest))) => return set(flag, value).map(|()| rest),
-                ([], _, None) => return Err(complaint("flag needs an argument")),
+                ([], _, None) if is_kind => {
+                    return Err(FlagError::Message(hints::no_value(flag.shown())));
+                }
+                ([], _, None) => {
+                    return Err(FlagError::message(&what("flag needs an argument"), letters));
+                }
                 (value, ..) => return set(flag, value).map(|()| rest),
             }
             letters = tail;
         }
         Ok(rest)
+    }
+
+    /// The error for a flag that the command does not have, `shown` as it was given: in pflag's
+    /// words, or in rusd's with the name that may be meant.
+    fn unknown(&self, shown: &[u8], what: &str, letters: &[u8]) -> FlagError {
+        match (self.is_kind, letters) {
+            (true, _) => FlagError::Message(hints::unknown_flag(shown, self.flags.keys())),
+            (false, []) => FlagError::message(what, shown),
+            (false, letters) => FlagError::message(what, letters),
+        }
     }
 }
 
@@ -321,6 +303,9 @@ fn help<'a>(given: Option<&[u8]>, rest: &'a [Word]) -> Result<&'a [Word], FlagEr
 fn set(flag: &mut Flag, value: &[u8]) -> Result<(), FlagError> {
     flag.set(value).map_err(|reason| {
         let (value, name) = (go::quote(value), flag.shown());
+        if flag.is_kind {
+            return FlagError::Message(hints::wrong_value(&name, &value, &reason));
+        }
         let text = format!("invalid argument {value} for \"{name}\" flag: {reason}");
         FlagError::Message(text.into())
     })
@@ -409,25 +394,9 @@ pub(super) fn suggestions(command: &Command, word: &[u8]) -> Vec<String> {
     command
         .get_subcommands()
         .map(Command::get_name)
-        .filter(|name| distance(&typed, name) <= 2 || name.starts_with(&typed))
+        .filter(|name| types::distance(&typed, name) <= 2 || name.starts_with(&typed))
         .map(str::to_string)
         .collect()
-}
-
-/// The Levenshtein distance.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<_> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }
 
 #[cfg(test)]

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use super::argv::{Flags, Word, path_of, text_of};
 use super::exit::{Exit, Failure};
+use super::explain;
 use super::format::{Display, Format};
+use super::hints;
 use super::json;
 use super::printer::Printer;
 use super::spec::Program;
-use crate::client::{Client, Config, Credentials, Deadline, Error, TlsOptions};
+use crate::client::{Client, Config, Credentials, Deadline, Error, Reach, TlsOptions};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{self, Resolver, Service};
-use crate::go;
+use crate::{go, limits, types};
 
 /// One run of a command.
 pub(super) struct Context {
@@ -68,15 +70,60 @@ impl Context {
         path_of(self.arg(index))
     }
 
-    /// The end of `--command-timeout`, counted from this call.
+    /// The end of `--command-timeout`, counted from this call. Time for which a server is waited
+    /// for is not part of it.
     pub(super) fn deadline(&self) -> Deadline {
-        Deadline::after(self.flags.duration("command-timeout"))
+        let time = self.flags.duration("command-timeout");
+        Deadline::after(time.saturating_add(self.flags.duration("wait")))
+    }
+
+    /// The deadline of a call for which etcdctl has none. Under the name rusd every call that is
+    /// not meant to wait has one.
+    pub(super) fn late_deadline(&self) -> Deadline {
+        match self.program {
+            Program::Rusd => self.deadline(),
+            _ => Deadline::NONE,
+        }
+    }
+
+    /// How many endpoints are asked at the same time. etcdctl asks one after the other.
+    pub(super) fn asked_at_once(&self) -> usize {
+        match self.program {
+            Program::Rusd => limits::CLIENT_ENDPOINTS_AT_ONCE,
+            _ => 1,
+        }
+    }
+
+    /// An error of the client as a part of another text, or of a table.
+    pub(super) fn words(&self, error: &Error) -> String {
+        match self.program {
+            Program::Rusd => explain::explain(error).text,
+            _ => error.to_string(),
+        }
+    }
+
+    /// Tells that an endpoint has not answered, in etcdctl's words or in rusd's own.
+    pub(super) fn tell(&self, etcdctls: String, endpoint: &str, error: &Error) {
+        let text = match (self.program, error) {
+            (Program::Rusd, Error::Unreachable(_)) => format!("Error: {}", self.words(error)),
+            (Program::Rusd, _) => format!("Error: {endpoint}: {}", self.words(error)),
+            _ => etcdctls,
+        };
+        self.printer.err(format!("{text}\n"));
+    }
+
+    pub(super) fn reach(&self) -> Reach {
+        match self.program {
+            Program::Rusd => Reach::AtOnce { wait: self.flags.duration("wait") },
+            _ => Reach::UntilDeadline,
+        }
     }
 
     /// Reads the environment and the global flags. Errors come in etcdctl's order.
     pub(super) async fn config(&mut self) -> Result<Config, Failure> {
         self.read_environment()?;
         if self.flags.bool("debug") {
+            self.printer.show_details();
             for flag in self.flags.iter().filter(|flag| flag.inherited) {
                 let name = variable(&flag.name);
                 self.printer.err([name.as_bytes(), b"=", &flag.display(), b"\n"].concat());
@@ -116,6 +163,7 @@ impl Context {
             receive_bytes_max: size("max-recv-bytes"),
             tls,
             credentials,
+            reach: self.reach(),
             logger: "etcd-client",
         })
     }
@@ -150,7 +198,7 @@ impl Context {
         Client::connect(config, log, self.clock.clone()).await.map_err(|error| {
             let is_argument = matches!(error, Error::Tls(_));
             let exit = if is_argument { Exit::BadArguments } else { Exit::BadConnection };
-            Failure::new(exit, error)
+            Failure::of(exit, &error, error.clone())
         })
     }
 
@@ -272,10 +320,14 @@ impl Context {
             }
             let value = env::var_os(&key).map(OsString::into_vec).unwrap_or_default();
             if !value.is_empty() {
-                if let Some(flag) = self.flags.get_mut(&name) {
-                    // A malformed value is ignored without a message, as in etcdctl.
-                    let _ = flag.set(&value);
+                if let Some(flag) = self.flags.get_mut(&name)
+                    && let Err(takes) = flag.set(&value)
+                    && self.program == Program::Rusd
+                {
+                    let text = hints::wrong_value(&key, &go::quote(&value), &takes);
+                    return Err(Failure::bytes(Exit::Usage, text));
                 }
+                // etcdctl ignores a malformed value without a message.
                 used.push(key);
             }
         }
@@ -296,12 +348,29 @@ impl Context {
                 self.log("fatal", 86, CONFLICT, &key, ",\"stacktrace\":\"\"");
                 return Err(Failure::silent(Exit::Error));
             }
-            if key.starts_with(b"ETCDCTL_") {
+            if key.starts_with(b"ETCDCTL_") && self.program == Program::Rusd {
+                self.tell_unknown(&key);
+            } else if key.starts_with(b"ETCDCTL_") {
                 let pair = [key.as_slice(), b"=", &value].concat();
                 self.log("warn", 94, "unrecognized environment variable", &pair, "");
             }
         }
         Ok(())
+    }
+
+    /// Says that no flag has this variable. `ETCDCTL_API` chose between two programs once, and
+    /// `watch` reads those about it.
+    fn tell_unknown(&self, key: &[u8]) {
+        if key == b"ETCDCTL_API" || key.starts_with(b"ETCDCTL_WATCH_") {
+            return;
+        }
+        let names: Vec<_> = self.flags.iter().map(|flag| variable(&flag.name)).collect();
+        let shown = std::str::from_utf8(key).unwrap_or_default();
+        let near = types::nearest(shown, names.iter().map(String::as_str));
+        let hint = near.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        let before = b"Warning: the variable ".as_slice();
+        let after = b" is set, and no flag reads it".as_slice();
+        self.printer.err([before, key, after, hint.as_bytes(), b"\n"].concat());
     }
 
     fn log(&self, level: &str, line: u32, message: &str, variable: &[u8], tail: &str) {

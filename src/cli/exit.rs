@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::client;
+
 /// etcdctl's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -10,6 +12,8 @@ pub(super) enum Exit {
     /// No login, no endpoint, or a failed lease command. 2 is also the exit code of a Go panic,
     /// which rusd keeps where etcdctl panics.
     BadConnection,
+    /// A wrong command line, under the name rusd.
+    Usage,
     InvalidInput,
     BadFeature,
     Interrupted,
@@ -23,7 +27,7 @@ impl Exit {
         match self {
             Self::Success => 0,
             Self::Error => 1,
-            Self::BadConnection => 2,
+            Self::BadConnection | Self::Usage => 2,
             Self::InvalidInput => 3,
             Self::BadFeature => 4,
             Self::Interrupted => 5,
@@ -39,6 +43,8 @@ pub(super) struct Failure {
     pub exit: Exit,
     /// Text behind `Error: `; None if the command has printed it itself.
     pub message: Option<Message>,
+    /// The error of the client that is the reason. Under the name rusd it is told in its place.
+    pub cause: Option<Box<client::Error>>,
 }
 
 /// An error text. Bytes, since it holds names that the user gave, which need not be UTF-8.
@@ -76,7 +82,12 @@ impl Failure {
     }
 
     pub(super) fn bytes(exit: Exit, message: impl Into<Vec<u8>>) -> Self {
-        Self { exit, message: Some(Message(message.into())) }
+        Self { exit, message: Some(Message(message.into())), cause: None }
+    }
+
+    /// A call that failed, with etcdctl's words for it.
+    pub(super) fn of(exit: Exit, message: impl ToString, cause: client::Error) -> Self {
+        Self { cause: Some(Box::new(cause)), ..Self::new(exit, message) }
     }
 
     pub(super) fn error(message: impl ToString) -> Self {
@@ -88,12 +99,12 @@ impl Failure {
     }
 
     pub(super) fn silent(exit: Exit) -> Self {
-        Self { exit, message: None }
+        Self { exit, message: None, cause: None }
     }
 }
 
-impl From<crate::client::Error> for Failure {
-    fn from(error: crate::client::Error) -> Self {
-        Self::error(error)
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        Self::of(Exit::Error, &error, error.clone())
     }
 }

@@ -119,7 +119,7 @@ fn row(arg: &Arg) -> (String, String, String) {
         FlagKind::Bool => "",
         FlagKind::Bytes | FlagKind::String => " string",
         FlagKind::Strings => " strings",
-        FlagKind::Int => " int",
+        FlagKind::Int | FlagKind::Size | FlagKind::Seconds => " int",
         FlagKind::Uint => " uint",
         FlagKind::Duration => " duration",
     };

@@ -9,6 +9,10 @@
 //! read it. A command gets a `Context` and returns an `Outcome`; only the `Printer` touches
 //! standard output and error. etcdctl's words, formats, codes and complaints are a contract; where
 //! it panics, rusd answers an error with the same code.
+//!
+//! Under its own name rusd is kinder: `kind` takes values with units, `hints` tells mistakes of the
+//! command line, `explain` every other error. Which of the two a program is, is decided where a
+//! failure is printed, where a value is read, and in `Context`.
 
 mod argv;
 mod commands;
@@ -17,10 +21,13 @@ mod confirm;
 mod context;
 mod decode;
 mod exit;
+mod explain;
 mod format;
 mod grid;
 mod help;
+mod hints;
 mod json;
+mod kind;
 mod man;
 mod printer;
 mod record;
@@ -38,7 +45,7 @@ use context::Context;
 use exit::{Exit, Failure};
 use printer::Printer;
 
-use crate::go;
+use crate::{go, types};
 
 pub use spec::Program;
 
@@ -53,9 +60,13 @@ pub fn main(program: Program, arguments: Vec<OsString>) -> ExitCode {
     let printer = Printer::new(program);
     let exit = match dispatch(program, &words, &printer) {
         Ok(()) => written(&printer),
-        Err(Failure { exit, message }) => {
+        Err(failure) => {
+            let (exit, message) = match program {
+                Program::Rusd => explain::failure(failure),
+                _ => (failure.exit, failure.message.map(|message| message.bytes().to_vec())),
+            };
             if let Some(message) = message {
-                printer.err([b"Error: ", message.bytes(), b"\n"].concat());
+                printer.err([b"Error: ", message.as_slice(), b"\n"].concat());
             }
             exit
         }
@@ -96,10 +107,16 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
     }
     let found = find(&root, words);
     let mut flags = Flags::of(&found.path);
+    if program == Program::Rusd
+        && matches!(words, [word] if [b"--version".as_slice(), b"-V"].contains(&word.as_slice()))
+    {
+        return version(flags, printer);
+    }
     let parsed = flags.parse(&found.words);
     // Set before the first complaint, which may have a colour.
     let coloured = printer.set_colour(flags.bytes("color"));
-    if found.path.len() == 1
+    let is_group = found.command().get_subcommands().next().is_some();
+    if (found.path.len() == 1 || program == Program::Rusd && is_group)
         && let Some(at) = argv::first_argument(&flags, &found.words)
     {
         return unknown_command(program, &found, at, printer);
@@ -134,7 +151,7 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
             printer.out(man::page());
             return Ok(());
         }
-        _ if found.command().get_subcommands().next().is_some() || path.is_empty() => {
+        _ if is_group || path.is_empty() => {
             return show_help(program, &found, printer);
         }
         _ => {}
@@ -142,8 +159,20 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
     if let Some(message) = missing(&flags) {
         return misused(program, &found, message.as_bytes(), printer);
     }
+    if program == Program::Rusd
+        && let Some(missing) = hints::missing_argument(&usage_of(found.command()), args.len())
+    {
+        let message = format!("missing argument {missing}");
+        return misused(program, &found, message.as_bytes(), printer);
+    }
     let context = Context::new(program, flags, args, words.to_vec(), printer.clone());
     commands::run(&path, context)
+}
+
+/// `--version` and `-V` in the place of a command.
+fn version(flags: Flags, printer: &Printer) -> exit::Outcome {
+    let context = Context::new(Program::Rusd, flags, Vec::new(), Vec::new(), printer.clone());
+    commands::run(&["version"], context)
 }
 
 fn show_help(program: Program, found: &FoundCommand<'_>, printer: &Printer) -> exit::Outcome {
@@ -175,6 +204,15 @@ fn unknown_command(
     printer: &Printer,
 ) -> exit::Outcome {
     let (name, typed) = (program.name(), &found.words[at]);
+    if program == Program::Rusd {
+        let names = found.command().get_subcommands().map(clap::Command::get_name);
+        let word = std::str::from_utf8(typed).unwrap_or_default();
+        let parent = path_of(found);
+        let text = hints::unknown_command(&go::quote(typed), &parent, types::nearest(word, names));
+        let stop = if text.ends_with('?') { "" } else { "." };
+        let text = format!("{text}{stop} '{parent} --help' lists all");
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let mut text = format!("unknown command {} for \"{name}\"", go::quote(typed));
     let near = argv::suggestions(found.command(), typed);
     if !near.is_empty() {
@@ -192,9 +230,34 @@ fn misused(
     message: &[u8],
     printer: &Printer,
 ) -> exit::Outcome {
+    if program == Program::Rusd {
+        let (path, usage) = (path_of(found), usage_of(found.command()));
+        let parent = path.rsplit_once(' ').map_or("rusd", |(parent, _)| parent);
+        let usage = match found.path.len() {
+            1 => format!("{path} <command>"),
+            _ => format!("{parent} {usage}"),
+        };
+        let behind = match found.command().get_name() {
+            "lock" if message.starts_with(b"unknown flag") => hints::BEHIND_DASHES,
+            _ => "",
+        };
+        let tail =
+            format!("{behind}\nUsage: {usage}\n'{path} --help' shows the flags and examples.\n");
+        printer.err([b"Error: ", message, tail.as_bytes()].concat());
+        return Err(Failure::silent(Exit::Usage));
+    }
     let usage = help::usage(program, &found.path);
     printer.err([b"Error: ", message, b"\n", usage.as_bytes(), b"\n"].concat());
     fail(program, message)
+}
+
+/// The names of the commands from the root down to the one that was found.
+fn path_of(found: &FoundCommand<'_>) -> String {
+    found.path.iter().map(|command| command.get_name()).collect::<Vec<_>>().join(" ")
+}
+
+fn usage_of(command: &clap::Command) -> String {
+    command.get_overridden_usage().map(ToString::to_string).unwrap_or_default()
 }
 
 /// The outcome of a misuse. etcdutl prints the error a second time, so rusd does under that name.

@@ -20,7 +20,7 @@ use signal_hook::low_level::emulate_default_handler;
 use super::grid::wrapped;
 use super::spec::Program;
 use super::terminal::{self, Colour, Page, Style, escape};
-use crate::client::LogSink;
+use crate::client::{Event, LogSink};
 use progress::Drawn;
 
 mod progress;
@@ -51,6 +51,8 @@ struct Streams {
     colour: Mutex<Colour>,
     bar: Drawn,
     catches_signals: AtomicBool,
+    /// Whether those lines are shown that are for who looks for a fault.
+    shows_details: AtomicBool,
 }
 
 /// Indices of `is_screen`.
@@ -74,6 +76,7 @@ impl Printer {
                 colour: Mutex::default(),
                 bar: Drawn::default(),
                 catches_signals: AtomicBool::new(false),
+                shows_details: AtomicBool::new(false),
             }),
         }
     }
@@ -201,6 +204,24 @@ impl Printer {
         self.streams.drops_log.store(true, Ordering::Relaxed);
     }
 
+    /// Shows lines for who looks for a fault from this call on. etcd's tools do not hide them.
+    pub(super) fn show_details(&self) {
+        self.streams.shows_details.store(true, Ordering::Relaxed);
+    }
+
+    /// A line of etcdctl's log. Under the name rusd it is a detail in plain words instead.
+    pub(super) fn log(&self, json: impl FnOnce() -> String, words: impl FnOnce() -> String) {
+        let streams = &self.streams;
+        if streams.drops_log.load(Ordering::Relaxed) {
+            return;
+        }
+        if !streams.is_rusd {
+            self.err(format!("{}\n", json()));
+        } else if streams.shows_details.load(Ordering::Relaxed) {
+            self.err(format!("{}\n", words()));
+        }
+    }
+
     /// A progress bar on standard error; hidden where nobody could see it. Without a total it is a
     /// spinner.
     pub(super) fn progress(
@@ -229,9 +250,11 @@ fn die() {
 }
 
 impl LogSink for Printer {
-    fn line(&self, line: String) {
-        if !self.streams.drops_log.load(Ordering::Relaxed) {
-            self.err(format!("{line}\n"));
+    fn event(&self, event: &Event<'_>) {
+        match event.json() {
+            Some(json) => self.log(|| json, || event.words()),
+            // What etcd's client does not log concerns who waits.
+            None => self.err(format!("{}\n", event.words())),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! all read from these `clap` commands.
 //!
 //! The value name of a flag is its type, in pflag's words: `string`, `strings`, `int`, `uint`,
-//! `duration`; a flag without one is a bool. A string with a value hint takes any bytes, one
+//! `duration`; `bytes` and `seconds` are shown as `int`; a flag without one is a bool. A string with a value hint takes any bytes, one
 //! without a hint UTF-8 alone. A flag that subcommands inherit is `global`.
 
 mod auth;
@@ -89,6 +89,7 @@ pub(super) fn root(program: Program) -> Command {
                 .mut_subcommand("watch", |watch| watch.arg(decode()))
                 .mut_arg("write-out", |_| rusds_write_out().global(true).hide(true))
                 .args(screen().map(|arg| arg.global(true).hide(true)))
+                .args(globals::rusds())
                 .subcommands([hashkv, migrate])
                 .subcommands(maker.moving())
                 .subcommands(maker.rusd())
@@ -131,6 +132,16 @@ fn path(name: &'static str, default: &'static str, help: &'static str) -> Arg {
 
 fn int(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     value(name, "int", default, help)
+}
+
+/// A number of bytes; an int where etcd has it.
+fn size(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    value(name, "bytes", default, help)
+}
+
+/// Whole seconds; an int where etcd has it.
+fn seconds(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    value(name, "seconds", default, help)
 }
 
 fn uint(name: &'static str, default: &'static str, help: &'static str) -> Arg {

@@ -34,10 +34,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Grants a lease of `ttl` seconds and starts the task that renews it.
-    pub async fn new(client: &Client, ttl: i64) -> Result<Self, Error> {
+    /// Grants a lease of `ttl` seconds until `deadline`, and starts the task that renews it.
+    pub async fn new(client: &Client, ttl: i64, deadline: Deadline) -> Result<Self, Error> {
         let request = LeaseGrantRequest { ttl, id: 0 };
-        let lease = client.call(&rpc::LEASE_GRANT, request, Deadline::NONE).await?.id;
+        let lease = client.call(&rpc::LEASE_GRANT, request, deadline).await?.id;
         let (sender, lost) = flag::channel(false);
         let mut keep_alive = KeepAlive::new(client, lease);
         let task = tokio::spawn(async move {

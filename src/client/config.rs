@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::reach::Reach;
 use crate::go;
 use crate::tls::{self, ClientFiles};
 
@@ -13,7 +14,8 @@ use crate::tls::{self, ClientFiles};
 pub struct Config {
     pub endpoints: Vec<String>,
     /// How long the login at the start may take; zero means no bound. A new lease's first renewal
-    /// must be answered within this and one second. Single dials have `CLIENT_DIAL_TIMEOUT`.
+    /// must be answered within this and one second. A single dial has as much with
+    /// [`Reach::AtOnce`], else `CLIENT_DIAL_TIMEOUT`.
     pub dial_timeout: Duration,
     /// Interval of HTTP/2 pings, raised to `CLIENT_KEEP_ALIVE_MIN` if it is shorter.
     pub keep_alive_time: Duration,
@@ -25,6 +27,7 @@ pub struct Config {
     pub receive_bytes_max: usize,
     pub tls: TlsOptions,
     pub credentials: Credentials,
+    pub reach: Reach,
     /// The name of this client's logger in log lines.
     pub logger: &'static str,
 }

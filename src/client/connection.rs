@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -19,9 +20,10 @@ use super::config::{Config, Credentials};
 use super::deadline::Deadline;
 use super::endpoint::{Addresses, Target};
 use super::error::{Error, rpc_text};
-use super::log::{FailedAttempt, LogSink, WaitingLine};
+use super::log::{Event, FailedAttempt, LogSink, NoEndpoint};
 use super::methods::{Method, rpc};
 use super::nodes::{Node, Nodes};
+use super::reach::Reach;
 use crate::clock::Clock;
 use crate::limits;
 use crate::pb::AuthenticateRequest;
@@ -44,6 +46,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// The target that log lines name, as etcd's client does: a made-up id and the first endpoint.
     target: String,
+    /// Whether the log was told that no endpoint is there any more.
+    is_away: AtomicBool,
 }
 
 /// A failed attempt, with what its log line says.
@@ -55,7 +59,7 @@ struct Failed {
 
 impl Client {
     /// Checks the configuration, and logs in if it has a password. Without one it connects to
-    /// nothing: the first call does.
+    /// nothing: the first call does. With [`Reach::AtOnce`] it connects in any case.
     pub async fn connect(
         config: Config,
         log: Arc<dyn LogSink>,
@@ -83,11 +87,11 @@ impl Client {
         };
         let id = clock.random() & 0xffff_ffff_ff00;
         let target = format!("etcd-endpoints://{id:#x}/{}", targets[0].shown());
-        let nodes = targets
-            .into_iter()
-            .map(|target| {
+        let nodes = config.endpoints.iter().zip(targets);
+        let nodes = nodes
+            .map(|(name, target)| {
                 let tls = tls.clone().filter(|_| target.tls);
-                Node::new(&config, target, tls)
+                Node::new(&config, name, target, tls)
             })
             .collect();
         let client = Self {
@@ -98,12 +102,36 @@ impl Client {
                 clock,
                 target,
                 config,
+                is_away: AtomicBool::new(false),
             }),
         };
+        if let Reach::AtOnce { wait } = client.inner.config.reach {
+            client.reach(wait).await?;
+        }
         let wait = client.inner.config.dial_timeout;
         let deadline = if wait.is_zero() { Deadline::NONE } else { Deadline::after(wait) };
         client.log_in(deadline).await?;
         Ok(client)
+    }
+
+    /// Connects to an endpoint. Fails once a dial of each has failed, unless what is wrong may pass
+    /// within `wait`.
+    async fn reach(&self, wait: Duration) -> Result<(), Error> {
+        let end = Deadline::after(wait);
+        let mut is_told = false;
+        loop {
+            let Err(failures) = self.inner.nodes.connect_once().await else { return Ok(()) };
+            let may_pass = failures.iter().any(|failure| failure.cause.may_pass());
+            if wait.is_zero() || end.passed() || !may_pass {
+                return Err(Error::Unreachable(failures));
+            }
+            if !is_told {
+                self.inner.log.event(&Event::Waiting(&failures, wait));
+                is_told = true;
+            }
+            // Not beyond the end, at which every endpoint is dialled once more.
+            let _ = end.bound(sleep(limits::CLIENT_RECONNECT_WAIT)).await;
+        }
     }
 
     pub fn endpoints(&self) -> &[String] {
@@ -261,17 +289,20 @@ impl Client {
         let last = Mutex::new(String::new());
         let picked = match deadline.at() {
             Some(_) => deadline.bound(self.inner.nodes.pick(&last)).await,
+            None if self.is_prompt() => Some(self.pick_and_tell(&last).await),
             None => Some(self.pick_without_deadline(&last).await),
         };
         match picked {
             Some((node, channel)) => Ok((node, self.grpc(channel))),
             None => {
+                let failures = self.inner.nodes.failures().filter(|_| self.is_prompt());
+                let error = failures.map_or(Error::Deadline, Error::Unreachable);
                 let reason = match last.into_inner() {
                     empty if empty.is_empty() => "context deadline exceeded".to_string(),
                     text => format!("latest balancer error: connection error: desc = \"{text}\""),
                 };
                 let logged = format!("rpc error: code = DeadlineExceeded desc = {reason}");
-                Err((Error::Deadline, logged))
+                Err((error, logged))
             }
         }
     }
@@ -285,14 +316,40 @@ impl Client {
             picked = &mut pick => return picked,
             () = sleep(limits::CLIENT_SILENCE_MAX) => {}
         }
-        let line = WaitingLine {
+        let waiting = NoEndpoint {
             unix_nanos: self.inner.clock.unix_nanos(),
             logger: self.inner.config.logger,
             target: &self.inner.target,
             error: &last.lock().clone(),
         };
-        self.inner.log.line(line.line());
+        self.inner.log.event(&Event::NoEndpoint(waiting));
         pick.await
+    }
+
+    fn is_prompt(&self) -> bool {
+        self.inner.config.reach != Reach::UntilDeadline
+    }
+
+    /// Waits for an endpoint without a deadline, and tells once that none is there, and once that
+    /// one is back, however many calls wait.
+    async fn pick_and_tell(&self, last: &Mutex<String>) -> (&Node, Channel) {
+        let inner = &self.inner;
+        let mut pick = std::pin::pin!(inner.nodes.pick(last));
+        let picked = loop {
+            tokio::select! {
+                picked = &mut pick => break picked,
+                () = sleep(limits::CLIENT_RECONNECT_WAIT) => {}
+            }
+            if let Some(failures) = inner.nodes.failures()
+                && !inner.is_away.swap(true, Ordering::Relaxed)
+            {
+                inner.log.event(&Event::Lost(&failures));
+            }
+        };
+        if inner.is_away.swap(false, Ordering::Relaxed) {
+            inner.log.event(&Event::Back(&picked.0.name));
+        }
+        picked
     }
 
     fn grpc(&self, channel: Channel) -> Grpc<Channel> {
@@ -366,7 +423,7 @@ impl Client {
             ),
             None => "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}".into(),
         };
-        let line = FailedAttempt {
+        let failed = FailedAttempt {
             unix_nanos: self.inner.clock.unix_nanos(),
             logger: self.inner.config.logger,
             target: &self.inner.target,
@@ -375,7 +432,7 @@ impl Client {
             attempt,
             error: &failed.logged,
         };
-        self.inner.log.line(line.line());
+        self.inner.log.event(&Event::Attempt(failed));
     }
 
     /// Whether a call is repeated after a refusal of its caller; a client with a password logs in

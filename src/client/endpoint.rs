@@ -2,21 +2,24 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::tls::{self, Connector};
-use crate::{go, limits};
+use super::reach::{Cause, Undialled};
+use crate::go;
+use crate::tls::{self, ClientFiles, Connector, Fault};
 
 /// An endpoint, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,19 +124,48 @@ pub(super) struct Dialer {
     pub addresses: SharedAddresses,
     /// Taken by the next connection, which reports through it whether the server sent anything.
     pub first_read: Arc<Mutex<Option<FirstReadSender>>>,
+    /// Why the next connection is not made, once that is known.
+    pub cause: Arc<Mutex<Option<Cause>>>,
+    /// Whether a first byte that cannot be one of HTTP/2 fails the dial. Without it the call fails,
+    /// as in etcd's client.
+    pub is_strict: bool,
+    /// How long a dial may take.
+    pub limit: Duration,
 }
 
 /// Reports once: Ok when the first byte has been read, else why none came.
-pub(super) type FirstReadSender = oneshot::Sender<Result<(), String>>;
+pub(super) type FirstReadSender = oneshot::Sender<Result<(), Undialled>>;
 
 /// A connection that reports its first read to `sender`.
 struct FirstReadStream<S> {
     inner: S,
     sender: Option<FirstReadSender>,
+    is_strict: bool,
+}
+
+/// Why a connection ended before the first byte was read.
+fn unheard(error: &io::Error) -> Undialled {
+    let cause = tls::fault(error).map_or_else(|| Cause::of_io(error, false), Cause::Tls);
+    Undialled { text: tls::cause(error), cause }
+}
+
+/// What the first bytes of a server say if they are no HTTP/2: the alert of a server with TLS, or
+/// an answer of HTTP/1, which says so of TLS in Go.
+fn foreign(first: &[u8]) -> Option<Cause> {
+    const ALERT: u8 = 21;
+    let says = |text: &[u8]| first.windows(text.len()).any(|part| part == text);
+    match first {
+        [ALERT, 3, ..] => Some(Cause::SpeaksTls),
+        _ if first.starts_with(b"HTTP/1") && says(b"HTTPS") => Some(Cause::SpeaksTls),
+        _ if first.starts_with(b"HTTP/") => Some(Cause::NotGrpc),
+        // The fourth byte of a frame is its type, and the first frame has settings.
+        [_, _, _, kind, ..] if *kind != 4 => Some(Cause::NotGrpc),
+        _ => None,
+    }
 }
 
 impl<S: AsyncRead + Unpin> FirstReadStream<S> {
-    fn tell(&mut self, what: Result<(), String>) {
+    fn tell(&mut self, what: Result<(), Undialled>) {
         if let Some(sender) = self.sender.take() {
             // The receiver may have given up waiting.
             drop(sender.send(what));
@@ -155,8 +187,8 @@ impl<S: AsyncRead + Unpin> FirstReadStream<S> {
             let mut byte = [0];
             let read = Pin::new(&mut self.inner).poll_read(context, &mut ReadBuf::new(&mut byte));
             let why = match &ready!(read) {
-                Err(why) => tls::cause(why),
-                Ok(()) => tls::cause(error),
+                Err(why) => unheard(why),
+                Ok(()) => unheard(error),
             };
             self.tell(Err(why));
         }
@@ -174,10 +206,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for FirstReadStream<S> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut this.inner).poll_read(context, buffer));
         if this.sender.is_some() {
-            this.tell(match &read {
-                Ok(()) if buffer.filled().len() > before => Ok(()),
-                Ok(()) => Err("EOF".to_owned()),
-                Err(error) => Err(tls::cause(error)),
+            let first = &buffer.filled()[before..];
+            let foreign = foreign(first).filter(|_| this.is_strict);
+            this.tell(match (&read, foreign) {
+                (Ok(()), Some(cause)) => Err(Undialled { text: cause.to_string(), cause }),
+                (Ok(()), None) if !first.is_empty() => Ok(()),
+                (Ok(()), None) => Err(Undialled { text: "EOF".to_owned(), cause: Cause::Closed }),
+                (Err(error), _) => Err(unheard(error)),
             });
         }
         Poll::Ready(read)
@@ -229,9 +264,11 @@ impl Dialer {
             Address::Tcp(host) => {
                 // Without the dot that ends an absolute name: the system may know the name only
                 // without it, from its hosts file for instance.
-                let stream = TcpStream::connect(host.replace(".:", ":"))
+                let addresses: Vec<_> = self.resolve(host.replace(".:", ":")).await?.collect();
+                self.note(Cause::Silent(self.limit));
+                let stream = TcpStream::connect(&addresses[..])
                     .await
-                    .map_err(|error| self.address.dial_error(&error))?;
+                    .map_err(|error| self.undialled(&error))?;
                 stream.set_nodelay(true)?;
                 *self.addresses.lock() = Some(Addresses {
                     peer: stream.peer_addr()?.to_string(),
@@ -242,9 +279,8 @@ impl Dialer {
             }
             Address::Unix(path) => {
                 let shown = path.display().to_string();
-                let stream = UnixStream::connect(path)
-                    .await
-                    .map_err(|error| self.address.dial_error(&error))?;
+                let stream =
+                    UnixStream::connect(path).await.map_err(|error| self.undialled(&error))?;
                 let security = self.security();
                 *self.addresses.lock() =
                     Some(Addresses { peer: shown, local: "@".into(), security });
@@ -253,20 +289,84 @@ impl Dialer {
         }
     }
 
+    async fn resolve(&self, host: String) -> io::Result<impl Iterator<Item = SocketAddr> + use<>> {
+        self.note(Cause::NameSilent(self.limit));
+        // `invalid` has no names below it (RFC 6761), and a name server may be slow to say so.
+        let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+        if self.is_strict && name.ends_with(".invalid") {
+            self.note(Cause::UnknownHost);
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        lookup_host(host).await.map_err(|error| {
+            self.note(match error.kind() {
+                io::ErrorKind::InvalidInput => Cause::BadAddress,
+                _ => Cause::UnknownHost,
+            });
+            self.address.dial_error(&error)
+        })
+    }
+
+    /// What a server speaks that closes a connection without a word: many do so when they are asked
+    /// in clear and want TLS, or the other way round. Only for a strict dialer, until `end`.
+    pub(super) async fn probe(&self, end: Instant) -> Option<Cause> {
+        let Address::Tcp(host) = &self.address else { return None };
+        if !self.is_strict {
+            return None;
+        }
+        let probe = async {
+            let stream = TcpStream::connect(host.replace(".:", ":")).await.ok()?;
+            match self.tls {
+                Some(_) => speaks_in_clear(stream).await.ok()?.then_some(Cause::Tls(Fault::NotTls)),
+                None => {
+                    let files = ClientFiles::default();
+                    let name = self.address.server_name();
+                    let shown = tls::show_certificates(&files, stream, &name).await.ok()?;
+                    (!shown.chain.is_empty()).then_some(Cause::SpeaksTls)
+                }
+            }
+        };
+        timeout_at(end, probe).await.ok()?
+    }
+
+    fn note(&self, cause: Cause) {
+        *self.cause.lock() = Some(cause);
+    }
+
+    /// The error of a connection that is not made.
+    fn undialled(&self, error: &io::Error) -> io::Error {
+        self.note(Cause::of_io(error, true));
+        self.address.dial_error(error)
+    }
+
     fn security(&self) -> &'static str {
         if self.tls.is_some() { "tls" } else { "insecure" }
     }
 
     async fn secure(&self, stream: impl Socket + 'static) -> io::Result<TokioIo<Box<dyn Socket>>> {
         let sender = self.first_read.lock().take();
+        let is_strict = self.is_strict;
         let Some(tls) = &self.tls else {
-            return Ok(TokioIo::new(Box::new(FirstReadStream { inner: stream, sender })));
+            return Ok(TokioIo::new(Box::new(FirstReadStream {
+                inner: stream,
+                sender,
+                is_strict,
+            })));
         };
         let secured = tls.connect(stream, &self.address.server_name()).await.map_err(|error| {
+            self.note(unheard(&error).cause);
             io::Error::new(error.kind(), format!("{HANDSHAKE_FAILED}: {}", tls::cause(&error)))
         })?;
-        Ok(TokioIo::new(Box::new(FirstReadStream { inner: secured, sender })))
+        Ok(TokioIo::new(Box::new(FirstReadStream { inner: secured, sender, is_strict })))
     }
+}
+
+/// Whether a server answers in clear with HTTP/2's first frame, that of its settings.
+async fn speaks_in_clear(mut stream: TcpStream) -> io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut head = [0; 9];
+    stream.write_all(PREFACE).await?;
+    stream.read_exact(&mut head).await?;
+    Ok(head[3] == 4)
 }
 
 /// Beginning of the error text of a failed TLS handshake; `Node::dial` words it differently from
@@ -285,7 +385,7 @@ impl tower::Service<Uri> for Dialer {
     fn call(&mut self, _: Uri) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            match timeout(limits::CLIENT_DIAL_TIMEOUT, this.clone().open()).await {
+            match timeout(this.limit, this.clone().open()).await {
                 Ok(opened) => opened,
                 Err(_) => Err(this.address.dial_error(&io::ErrorKind::TimedOut.into())),
             }

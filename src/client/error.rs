@@ -2,11 +2,12 @@
 
 use tonic::{Code, Status};
 
+use super::reach::{Unreached, listed};
 use crate::go;
 
 /// Texts, without "etcdserver: ", of the errors that etcd's client knows. They print as they are;
 /// every other error prints with its gRPC code.
-const KNOWN: &[&str] = &[
+pub(crate) const KNOWN: &[&str] = &[
     "key is not provided",
     "key not found",
     "value is provided",
@@ -82,6 +83,9 @@ pub enum Error {
     Deadline,
     #[error("context canceled")]
     Canceled,
+    /// No endpoint can be reached; only with [`super::Reach::AtOnce`].
+    #[error("{}", listed(.0))]
+    Unreachable(Vec<Unreached>),
     /// A file for TLS cannot be read or does not hold what it should.
     #[error("{0}")]
     Tls(String),
@@ -107,6 +111,11 @@ impl Error {
     /// Whether this is a status with exactly this text.
     pub fn is(&self, text: &str) -> bool {
         self.message() == text
+    }
+
+    /// Whether no server has answered in time.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Deadline | Self::Unreachable(_))
     }
 
     /// Whether a repetition, perhaps at another endpoint, could succeed.

@@ -3,7 +3,8 @@
 //! The model is clientv3's: one [`Client`] knows several endpoints, connects when it is first
 //! needed, and sends each call to one endpoint that answers. A call waits for a connection as long
 //! as its deadline allows, so a dead cluster costs exactly the caller's patience and one living
-//! endpoint among dead ones suffices.
+//! endpoint among dead ones suffices. A client made with [`Reach::AtOnce`] is less patient: it
+//! connects when it is made, and says why no endpoint can be reached as soon as that is known.
 //!
 //! ```text
 //! call(method, request, deadline)
@@ -19,7 +20,7 @@
 //!
 //! Above single calls stand the pieces that need more than one: [`Watcher`] resumes where it was
 //! cut off, [`KeepAlive`] renews a lease, [`Session`] with [`Mutex`] and [`Election`] are etcd's
-//! recipes. Nothing here prints: a [`LogSink`] takes the lines.
+//! recipes. Nothing here prints: a [`LogSink`] takes what there is to tell.
 
 mod concurrency;
 mod config;
@@ -31,6 +32,7 @@ mod keep_alive;
 mod log;
 mod methods;
 mod nodes;
+mod reach;
 mod watch;
 
 pub use concurrency::{Election, Mutex, Session};
@@ -39,9 +41,12 @@ pub use connection::Client;
 pub use deadline::Deadline;
 pub use endpoint::{Address, Target};
 pub use error::Error;
+#[cfg(test)]
+pub(crate) use error::KNOWN;
 pub use keep_alive::KeepAlive;
-pub use log::LogSink;
+pub use log::{Event, LogSink};
 pub use methods::{Method, rpc};
+pub use reach::{Cause, Reach, Unreached};
 pub use watch::{Progress, WatchBatch, WatchSpec, Watcher};
 
 /// The first key behind all keys that begin with `prefix`; one zero byte, for "all keys from

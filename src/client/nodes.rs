@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -13,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::config::Config;
 use super::endpoint::{Addresses, Dialer, HANDSHAKE_FAILED, SharedAddresses, Target};
+use super::reach::{Cause, Reach, Undialled, Unreached};
 use crate::limits;
 use crate::tls::Connector;
 
@@ -28,8 +30,12 @@ pub(super) struct Node {
     /// The error text if the endpoint is malformed: the configuration is accepted, and each dial
     /// fails with that text.
     endpoint: Result<Endpoint, String>,
+    /// The endpoint as it was given.
+    pub(super) name: String,
     pub(super) connector: Dialer,
     pub(super) channel: Mutex<Option<Channel>>,
+    /// Why the latest dial failed; None after one that succeeded.
+    failure: Mutex<Option<Cause>>,
 }
 
 impl Nodes {
@@ -72,6 +78,24 @@ impl Nodes {
         nodes.filter_map(|node| Some((node, node.channel.lock().clone()?))).collect()
     }
 
+    /// Why each endpoint cannot be reached; None if one can, or was not dialled yet.
+    pub(super) fn failures(&self) -> Option<Vec<Unreached>> {
+        let failed = |node: &Node| {
+            let cause = node.failure.lock().clone()?;
+            Some(Unreached { endpoint: node.name.clone(), cause })
+        };
+        self.all.iter().map(failed).collect()
+    }
+
+    /// Dials every endpoint once, until one connects. Fails when each has failed.
+    pub(super) async fn connect_once(&self) -> Result<(), Vec<Unreached>> {
+        self.connect_another().await;
+        match self.connected().is_empty() {
+            true => Err(self.failures().unwrap_or_default()),
+            false => Ok(()),
+        }
+    }
+
     /// Connects to one more endpoint, for a call that all connected ones refuse. Returns without
     /// one if every dial fails.
     pub(super) async fn connect_another(&self) {
@@ -88,7 +112,12 @@ impl Nodes {
 }
 
 impl Node {
-    pub(super) fn new(config: &Config, target: Target, tls: Option<Arc<Connector>>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        name: &str,
+        target: Target,
+        tls: Option<Arc<Connector>>,
+    ) -> Self {
         let interval = config.keep_alive_time.max(limits::CLIENT_KEEP_ALIVE_MIN);
         let timeout = config.keep_alive_timeout;
         let endpoint = Endpoint::from_shared(format!("http://{}", target.authority))
@@ -101,9 +130,23 @@ impl Node {
                     .initial_connection_window_size(limits::CLIENT_WINDOW_BYTES)
             })
             .map_err(|_| format!("dial tcp: address {}: invalid", target.authority));
-        let (addresses, first_read) = (SharedAddresses::default(), Arc::default());
-        let connector = Dialer { address: target.address, tls, addresses, first_read };
-        Self { endpoint, connector, channel: Mutex::new(None) }
+        let is_strict = config.reach != Reach::UntilDeadline;
+        let limit = match config.dial_timeout {
+            Duration::ZERO => limits::CLIENT_DIAL_TIMEOUT,
+            time if is_strict => time,
+            _ => limits::CLIENT_DIAL_TIMEOUT,
+        };
+        let connector = Dialer {
+            address: target.address,
+            tls,
+            addresses: SharedAddresses::default(),
+            first_read: Arc::default(),
+            cause: Arc::default(),
+            is_strict,
+            limit,
+        };
+        let (channel, failure) = (Mutex::new(None), Mutex::new(None));
+        Self { endpoint, name: name.to_owned(), connector, channel, failure }
     }
 
     /// Forgets the connection; the next call that chooses this node dials again.
@@ -126,7 +169,7 @@ impl Node {
                     *self.channel.lock() = Some(channel.clone());
                     return channel;
                 }
-                Err(text) => *last.lock() = text,
+                Err(error) => *last.lock() = error.text,
             }
             sleep(limits::CLIENT_RECONNECT_WAIT).await;
             // Another call may have connected meanwhile.
@@ -139,30 +182,52 @@ impl Node {
     /// Connects, and waits for the server's first bytes. With TLS 1.3 a server refuses a client's
     /// certificate after the client's handshake has succeeded; a call sent before that shows would
     /// be lost, and if it is a write, could not be repeated.
-    pub(super) async fn dial(&self) -> Result<Channel, String> {
-        let endpoint = self.endpoint.as_ref().map_err(Clone::clone)?;
-        let end = Instant::now() + limits::CLIENT_DIAL_TIMEOUT;
+    pub(super) async fn dial(&self) -> Result<Channel, Undialled> {
+        let outcome = self.dial_once().await;
+        *self.failure.lock() = outcome.as_ref().err().map(|error| error.cause.clone());
+        outcome
+    }
+
+    async fn dial_once(&self) -> Result<Channel, Undialled> {
+        let malformed = |text: &String| Undialled { text: text.clone(), cause: Cause::BadAddress };
+        let endpoint = self.endpoint.as_ref().map_err(malformed)?;
+        let end = Instant::now() + self.connector.limit;
         let (sender, heard) = oneshot::channel();
         let first_read = Arc::new(Mutex::new(Some(sender)));
-        let connector = Dialer { first_read, ..self.connector.clone() };
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
+        let noted = Arc::new(Mutex::new(None));
+        let connector = Dialer { first_read, cause: Arc::clone(&noted), ..self.connector.clone() };
+        let connected = endpoint.connect_with_connector(connector).await;
+        if connected.is_err() && *noted.lock() == Some(Cause::Closed) {
+            let probed = self.connector.probe(end).await;
+            *noted.lock() = Some(probed.unwrap_or(Cause::Closed));
+        }
+        let channel = connected.map_err(|error| {
             let mut text = error.to_string();
             let mut cause = error.source();
             while let Some(error) = cause {
                 text = error.to_string();
                 cause = error.source();
             }
-            match text.starts_with(HANDSHAKE_FAILED) {
+            let cause = noted.lock().take().unwrap_or_else(|| Cause::Other(text.clone()));
+            let text = match text.starts_with(HANDSHAKE_FAILED) {
                 true => format!("transport: {text}"),
                 false => format!("transport: Error while dialing: {text}"),
-            }
+            };
+            Undialled { text, cause }
         })?;
-        let why = match timeout_at(end, heard).await {
+        let Undialled { text, cause } = match timeout_at(end, heard).await {
             Ok(Ok(Ok(()))) => return Ok(channel),
             Ok(Ok(Err(why))) => why,
-            Ok(Err(_)) => "EOF".to_owned(),
-            Err(_) => "i/o timeout".to_owned(),
+            Ok(Err(_)) => Undialled { text: "EOF".to_owned(), cause: Cause::Closed },
+            Err(_) => {
+                let cause = Cause::Silent(self.connector.limit);
+                Undialled { text: "i/o timeout".to_owned(), cause }
+            }
         };
-        Err(format!("error reading server preface: {why}"))
+        let cause = match cause {
+            Cause::Closed => self.connector.probe(end).await.unwrap_or(Cause::Closed),
+            cause => cause,
+        };
+        Err(Undialled { text: format!("error reading server preface: {text}"), cause })
     }
 }

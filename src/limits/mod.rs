@@ -585,6 +585,8 @@ pub const CLIENT_RECEIVE_BYTES_MAX: usize = i32::MAX as usize;
 /// HTTP/2 flow control windows of a client: a page of keys fits, so that it arrives without a round
 /// trip in between.
 pub const CLIENT_WINDOW_BYTES: u32 = 4 << 20;
+/// Endpoints that a command asks at the same time: as many as a cluster has members, and more.
+pub const CLIENT_ENDPOINTS_AT_ONCE: usize = 64;
 /// Requests that are queued on one stream of a client; above it the caller waits.
 pub const CLIENT_STREAM_REQUESTS_MAX: usize = 64;
 

@@ -17,6 +17,12 @@ macro_rules! errors {
             #[cfg(test)]
             const ALL: &[Self] = &[$(Self::$name,)*];
 
+            /// The texts of all rows.
+            #[cfg(test)]
+            pub(crate) fn texts() -> impl Iterator<Item = &'static str> {
+                Self::ALL.iter().map(|error| error.wire().1)
+            }
+
             /// The gRPC code and the text.
             pub const fn wire(self) -> (Code, &'static str) {
                 match self { $(Self::$name => (Code::$code, $text),)* }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::member_list;
 use crate::client::{
-    Client, Config, Credentials, Deadline, LogSink, TlsOptions, WatchSpec, Watcher, prefix_end, rpc,
+    Client, Config, Credentials, Deadline, Event, LogSink, Reach, TlsOptions, WatchSpec, Watcher,
+    prefix_end, rpc,
 };
 use crate::clock::SystemClock;
 use crate::limits;
@@ -121,7 +122,8 @@ struct Registry<'a> {
 struct Quiet;
 
 impl LogSink for Quiet {
-    fn line(&self, line: String) {
+    fn event(&self, event: &Event<'_>) {
+        let line = event.json().unwrap_or_else(|| event.words());
         tracing::debug!(line, "discovery client");
     }
 }
@@ -144,6 +146,7 @@ impl<'a> Registry<'a> {
             receive_bytes_max: 0,
             tls: config.tls.clone(),
             credentials: credentials(config),
+            reach: Reach::UntilDeadline,
             logger: "etcd-client",
         };
         let client = Client::connect(settings, Arc::new(Quiet), Arc::new(SystemClock::new()));

@@ -53,6 +53,14 @@ pub(super) fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> E
     ExitCode::from(stop.outcome().0)
 }
 
+/// Tells what is wrong with the command line of `rusd serve`, and returns the exit code.
+pub(super) fn mistaken(mistake: &str) -> ExitCode {
+    let hint = "'rusd serve --help' lists the flags";
+    let stop = if mistake.ends_with('?') { "" } else { "." };
+    drop(writeln!(std::io::stderr(), "Error: {mistake}{stop} {hint}"));
+    ExitCode::from(2)
+}
+
 fn default_log() {
     let outputs = vec!["default".into()];
     let settings = Log { level: Level::Info, json: true, outputs, rotation: None };

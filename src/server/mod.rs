@@ -14,7 +14,7 @@
 //!
 //! | subject | files |
 //! |---|---|
-//! | settings | `flags`, `file`, `config`, `environment`, `values`, `check`, `load` |
+//! | settings | `flags`, `kindly`, `file`, `config`, `environment`, `values`, `check`, `load` |
 //! | the first members | `url`, `resolve`, `member_list`, `discovery`, `join`, `cluster` |
 //! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
@@ -47,6 +47,7 @@ mod inbound;
 mod io;
 mod join;
 mod journal;
+mod kindly;
 mod line;
 mod listen;
 mod load;
@@ -128,7 +129,14 @@ pub fn main(words: Vec<OsString>, skipped: usize) -> ExitCode {
         .collect();
     let mut notices = Vec::new();
     let flags = words.get(skipped..).unwrap_or_default();
-    match load::load(flags, &environment, &mut notices) {
+    let (flags, environment) = match skipped {
+        1 => (flags.to_vec(), environment),
+        _ => match kindly::arguments(flags) {
+            Ok(flags) => (flags, kindly::environment(environment)),
+            Err(mistake) => return early_exit::mistaken(&mistake),
+        },
+    };
+    match load::load(&flags, &environment, &mut notices) {
         Ok(config) => match log::Logger::new(&config.log) {
             Ok(logger) => {
                 logger.install();

@@ -18,6 +18,7 @@
 //! The cryptography is aws-lc's, as it is for tokens.
 
 mod client;
+mod fault;
 mod files;
 mod pair;
 mod replay;
@@ -27,6 +28,7 @@ mod tests;
 mod words;
 
 pub use client::{ClientFiles, Connector, Shown, show_certificates};
+pub use fault::{Fault, fault};
 pub use files::{alternative_names, chain, common_name, key, revoked, roots, serial};
 pub use pair::check_pair;
 pub use replay::Replay;

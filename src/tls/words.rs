@@ -19,7 +19,7 @@ pub fn cause(error: &(dyn StdError + 'static)) -> String {
     }
 }
 
-fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+pub(super) fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     let within = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
     error.downcast_ref().or_else(within)
 }
@@ -32,7 +32,7 @@ fn plain(error: &(dyn StdError + 'static)) -> String {
     }
 }
 
-fn words(error: &Error) -> String {
+pub(super) fn words(error: &Error) -> String {
     let verify = |what: &str| format!("tls: failed to verify certificate: x509: {what}");
     match error {
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),

@@ -1,9 +1,13 @@
 //! Small values that every room shares: revisions, key ranges, member and cluster ids.
 
 mod authority;
+mod near;
+mod units;
 mod version;
 
 pub use authority::parse_authority;
+pub use near::{distance, nearest};
+pub use units::{parse_seconds, parse_size, parse_time};
 pub use version::Version;
 
 use std::fmt;

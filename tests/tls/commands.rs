@@ -10,11 +10,13 @@ use super::server::{BOTH, Port, Server, client};
 use super::shop::Shop;
 
 pub async fn rusd(words: &[&str]) -> Output {
-    let output = Command::from(crate::child::command(crate::child::RUSD))
-        .args(words)
-        .output()
-        .await
-        .unwrap();
+    called("rusd", words).await
+}
+
+/// The same binary under another name.
+pub async fn called(name: &str, words: &[&str]) -> Output {
+    let mut command = Command::from(crate::child::command(crate::child::RUSD));
+    let output = command.arg0(name).args(words).output().await.unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panic"), "{words:?}: {errors}");
     output
@@ -154,7 +156,7 @@ async fn a_socket_is_an_endpoint_like_any_other() {
     let other = format!("unixs://{other}");
     assert_eq!(problems(&[&[other.as_str()], &own[..]].concat()).await, ["wrong-host"]);
     let refused = rusd(&[&["--endpoints", &other, "get", "a"], &own[..]].concat()).await;
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 }
 
 /// Users that change between a write's check and its turn in the log are no reason to refuse it

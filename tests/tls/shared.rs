@@ -3,7 +3,7 @@
 use rusd::tls::Connector;
 use tokio::time::timeout;
 
-use super::commands::{good, rusd};
+use super::commands::{called, good, rusd};
 use super::ports;
 use super::server::{PATIENCE, Server, client, dial, mutual, one_sided, request};
 use super::shop::Shop;
@@ -80,7 +80,7 @@ async fn http_may_have_ports_of_its_own() {
     assert_eq!(by_tls(http_tls, &shop, "").await, Ok(()));
     for endpoint in [&for_http.0, &for_http.1] {
         let refused = rusd(&[at(endpoint), vec!["put", "a", "c"]].concat()).await;
-        assert_eq!(refused.status.code(), Some(1), "{endpoint}: {refused:?}");
+        assert_eq!(refused.status.code(), Some(2), "{endpoint}: {refused:?}");
     }
     assert_eq!(good(&[at(&plain), vec!["get", "a"]].concat()).await, "a\nb\n");
 }
@@ -96,7 +96,8 @@ async fn a_refused_client_tries_until_its_time_is_up() {
     let file = |end: &str| stranger.path(&format!("client.{end}"));
     let (ca, cert, key, url) = (shop.path("ca.crt"), file("crt"), file("key"), server.client_url());
     let own = ["--endpoints", &url, "--cacert", &ca, "--cert", &cert, "--key", &key];
-    let refused = rusd(&[&["put", "a", "b", "--command-timeout", "1s"], &own[..]].concat()).await;
+    let words = [&["put", "a", "b", "--command-timeout", "1s"], &own[..]].concat();
+    let refused = called("etcdctl", &words).await;
     assert_eq!(refused.status.code(), Some(1));
     let errors = String::from_utf8(refused.stderr).unwrap();
     assert!(errors.ends_with("Error: context deadline exceeded\n"), "{errors}");

@@ -88,7 +88,7 @@ impl Writes {
             results.seconds.push(self.clock.now().saturating_sub(begin).as_secs_f64());
             if let Err(error) = outcome {
                 results.errors.push(error.to_string());
-                if matches!(error, Error::Deadline) {
+                if error.is_silence() {
                     // The server does not answer; further writes would each take as long to fail.
                     return results;
                 }

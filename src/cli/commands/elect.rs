@@ -1,9 +1,11 @@
 //! `elect`: stands in an election until a signal, or watches one.
 
+use super::lock::lost;
 use super::signals::Signals;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::client::{Client, Deadline, Election, Error, Session, rpc};
+use crate::cli::spec::Program;
+use crate::client::{Client, Election, Error, Session, rpc};
 use crate::pb::RangeRequest;
 
 /// TTL of the session's lease, etcd's default.
@@ -26,7 +28,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
 }
 
 async fn observe(context: &Context, client: &Client) -> Outcome {
-    let session = Session::new(client, SESSION_TTL_SECONDS).await?;
+    let session = Session::new(client, SESSION_TTL_SECONDS, context.late_deadline()).await?;
     let mut signals = Signals::catch()?;
     let election = Election::new(&session, context.arg(0));
     let watching = election.observe(|leader| {
@@ -52,13 +54,14 @@ async fn observe(context: &Context, client: &Client) -> Outcome {
 }
 
 async fn campaign(context: &Context, client: &Client) -> Outcome {
-    let session = Session::new(client, SESSION_TTL_SECONDS).await?;
+    let session = Session::new(client, SESSION_TTL_SECONDS, context.late_deadline()).await?;
     let mut election = Election::new(&session, context.arg(0));
     let mut signals = Signals::catch()?;
     let proposal = context.args[1].clone();
     let won = tokio::select! {
         outcome = election.campaign(proposal.into()) => Some(outcome),
         () = signals.next() => None,
+        () = lost(context, &session) => return Err(expired(context)),
     };
     match won {
         Some(outcome) => outcome?,
@@ -68,7 +71,7 @@ async fn campaign(context: &Context, client: &Client) -> Outcome {
         }
     }
     let request = RangeRequest { key: election.key().clone(), ..RangeRequest::default() };
-    let leader = client.call(&rpc::RANGE, request, Deadline::NONE).await?;
+    let leader = client.call(&rpc::RANGE, request, context.late_deadline()).await?;
     context.display.get(&leader)?;
     if context.printer.closed() {
         // Standard output is closed, so the caller cannot learn that it was elected: it resigns.
@@ -76,8 +79,18 @@ async fn campaign(context: &Context, client: &Client) -> Outcome {
     }
     tokio::select! {
         () = signals.next() => resign(context, &mut election).await,
-        () = session.lost() => Err(Failure::error("elect: session expired")),
+        () = session.lost() => Err(expired(context)),
     }
+}
+
+fn expired(context: &Context) -> Failure {
+    Failure::error(match context.program {
+        Program::Rusd => format!(
+            "the election is lost: the lease of {SESSION_TTL_SECONDS}s was not renewed in time, or \
+             was revoked. Another may lead now"
+        ),
+        _ => "elect: session expired".to_owned(),
+    })
 }
 
 /// Resigns within --command-timeout. The call needs a deadline: signals are caught, so a user could

@@ -11,7 +11,8 @@ use super::signals::Signals;
 use crate::cli::argv::Word;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::client::{Client, Deadline, Error, LogSink, Mutex, Session, rpc};
+use crate::cli::spec::Program;
+use crate::client::{Client, Error, Mutex, Session, rpc};
 use crate::clock::Clock as _;
 use crate::go;
 use crate::pb::RangeRequest;
@@ -31,12 +32,13 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         ttl = SESSION_TTL_SECONDS;
         warn_about_ttl(&context);
     }
-    let session = Session::new(&client, ttl).await?;
+    let session = Session::new(&client, ttl, context.late_deadline()).await?;
     let mut mutex = Mutex::new(&session, context.arg(0));
     let mut signals = Signals::catch()?;
     let locked = tokio::select! {
         outcome = mutex.lock() => Some(outcome),
         () = signals.next() => None,
+        () = lost(&context, &session) => return Err(expired(&context, ttl)),
     };
     match locked {
         Some(outcome) => outcome?,
@@ -48,7 +50,10 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         }
     }
     if context.args.len() > 1 {
-        let outcome = run_child(&mutex, &context.args[1..]).await;
+        let outcome = tokio::select! {
+            outcome = run_child(&mutex, &context.args[1..]) => outcome,
+            () = warn_once_lost(&context, &session, ttl) => Ok(()),
+        };
         let unlocked = release(&context, &mut mutex).await;
         outcome?;
         return unlocked;
@@ -61,8 +66,35 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     }
     tokio::select! {
         () = signals.next() => release(&context, &mut mutex).await,
-        () = session.lost() => Err(Failure::error("session expired")),
+        () = session.lost() => Err(expired(&context, ttl)),
     }
+}
+
+/// Returns when the session is lost while the lock is waited for. etcdctl waits on without it.
+pub(super) async fn lost(context: &Context, session: &Session) {
+    match context.program {
+        Program::Rusd => session.lost().await,
+        _ => std::future::pending().await,
+    }
+}
+
+fn expired(context: &Context, ttl: i64) -> Failure {
+    Failure::error(match context.program {
+        Program::Rusd => format!(
+            "the lock is lost: its lease of {ttl}s was not renewed in time, or was revoked. Another \
+             may hold the lock now"
+        ),
+        _ => "session expired".to_owned(),
+    })
+}
+
+/// Warns when the lock is lost while its command runs, and never returns. The command runs on, as
+/// under etcdctl, which does not say it.
+async fn warn_once_lost(context: &Context, session: &Session, ttl: i64) {
+    lost(context, session).await;
+    let text = expired(context, ttl).message.unwrap_or_default();
+    context.printer.err(format!("Warning: {text}; the command runs on\n"));
+    std::future::pending().await
 }
 
 /// Releases the lock within --command-timeout. The call needs a deadline: signals are caught, so a
@@ -74,7 +106,7 @@ async fn release(context: &Context, mutex: &mut Mutex<'_>) -> Outcome {
 
 async fn show(context: &Context, client: &Client, mutex: &Mutex<'_>) -> Outcome {
     let request = RangeRequest { key: mutex.key().clone(), ..RangeRequest::default() };
-    let held = client.call(&rpc::RANGE, request, Deadline::NONE).await?;
+    let held = client.call(&rpc::RANGE, request, context.late_deadline()).await?;
     if held.kvs.is_empty() {
         return Err(Failure::error("lock lost on init"));
     }
@@ -130,14 +162,18 @@ pub(super) fn spawn_error(program: &[u8], error: &std::io::Error) -> Vec<u8> {
 }
 
 fn warn_about_ttl(context: &Context) {
+    if context.program == Program::Rusd {
+        let text = format!("Warning: --ttl must be above zero; it is {SESSION_TTL_SECONDS}s now\n");
+        return context.printer.err(text);
+    }
     let time = go::timestamp(context.clock.unix_nanos());
-    LogSink::line(
-        &context.printer,
+    let json = || {
         format!(
             "{{\"level\":\"warn\",\"ts\":\"{time}\",\"logger\":\"etcd-client\",\
              \"caller\":\"concurrency/session.go:125\",\
              \"msg\":\"WithTTL(): TTL should be > 0, preserving current TTL\",\
              \"current-session-ttl\":{SESSION_TTL_SECONDS}}}"
-        ),
-    );
+        )
+    };
+    context.printer.log(json, String::new);
 }

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::printer::{OnSignal, Printer, Unit};
+use crate::cli::spec::Program;
 use crate::client::{
     Client, Config, Deadline, Error, TlsOptions, WatchBatch, WatchSpec, Watcher, prefix_end, rpc,
 };
@@ -71,11 +72,13 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     });
     let outcome = mirror.run(start).await;
     ticker.abort();
-    let reason = match outcome {
-        Ok(()) => "<nil>".to_string(),
-        Err(error) => error.to_string(),
-    };
-    Err(Failure::error(reason))
+    Err(match outcome {
+        Ok(()) if context.program == Program::Rusd => {
+            Failure::error("the source has ended the watch; start again with --rev to go on")
+        }
+        Ok(()) => Failure::error("<nil>"),
+        Err(error) => error.into(),
+    })
 }
 
 fn destination(context: &Context) -> Result<Config, Failure> {
@@ -98,6 +101,7 @@ fn destination(context: &Context) -> Result<Config, Failure> {
             server_name: String::new(),
         },
         credentials: context.password_login("dest-user", "dest-password")?,
+        reach: context.reach(),
         logger: "etcd-client",
     })
 }

@@ -176,7 +176,7 @@ mod tests {
             ("3.4", "target version \"3.4\" not supported. Minimal \"3.5\"".to_owned()),
         ];
         for (text, expected) in cases {
-            let Err(Failure { message, exit }) = parse_target(text) else { panic!("{text}") };
+            let Err(Failure { message, exit, .. }) = parse_target(text) else { panic!("{text}") };
             let message = message.unwrap_or_default().to_string();
             assert_eq!((message, exit.code()), (expected, 128), "{text}");
         }

@@ -181,7 +181,7 @@ fn defragment(context: &Context) -> Outcome {
     let done = growth::follow(context, data_dir, taken(&db), &db, || {
         patiently(context, || offline::defragment(data_dir))
     });
-    let done = done.map_err(|Failure { exit, message }| {
+    let done = done.map_err(|Failure { exit, message, .. }| {
         let why = message.unwrap_or_default();
         Failure::new(
             exit,

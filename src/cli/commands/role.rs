@@ -7,7 +7,7 @@ use crate::cli::argv::Word;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::range_text;
-use crate::client::{Deadline, rpc};
+use crate::client::rpc;
 use crate::pb::authpb::Permission;
 use crate::pb::authpb::permission::Type;
 use crate::pb::{
@@ -38,7 +38,7 @@ async fn add(mut context: Context) -> Outcome {
     let name = name(&context, "add")?;
     let client = context.client().await?;
     let request = AuthRoleAddRequest { name: name.clone() };
-    let response = client.call(&rpc::ROLE_ADD, request, Deadline::NONE).await?;
+    let response = client.call(&rpc::ROLE_ADD, request, context.late_deadline()).await?;
     context.display.done(format!("Role {name} created"), &response, &response.header)
 }
 
@@ -46,7 +46,7 @@ async fn delete(mut context: Context) -> Outcome {
     let role = name(&context, "delete")?;
     let client = context.client().await?;
     let request = AuthRoleDeleteRequest { role: role.clone() };
-    let response = client.call(&rpc::ROLE_DELETE, request, Deadline::NONE).await?;
+    let response = client.call(&rpc::ROLE_DELETE, request, context.late_deadline()).await?;
     context.display.done(format!("Role {role} deleted"), &response, &response.header)
 }
 
@@ -54,7 +54,7 @@ async fn get(mut context: Context) -> Outcome {
     let role = name(&context, "get")?;
     let client = context.client().await?;
     let request = AuthRoleGetRequest { role: role.clone() };
-    let response = client.call(&rpc::ROLE_GET, request, Deadline::NONE).await?;
+    let response = client.call(&rpc::ROLE_GET, request, context.late_deadline()).await?;
     context.display.role_get(&role, &response)
 }
 
@@ -63,7 +63,8 @@ async fn list(mut context: Context) -> Outcome {
         return Err(Failure::arguments("role list command requires no arguments"));
     }
     let client = context.client().await?;
-    let response = client.call(&rpc::ROLE_LIST, AuthRoleListRequest {}, Deadline::NONE).await?;
+    let response =
+        client.call(&rpc::ROLE_LIST, AuthRoleListRequest {}, context.late_deadline()).await?;
     context.display.role_list(&response)
 }
 
@@ -89,7 +90,8 @@ async fn grant(mut context: Context) -> Outcome {
     let perm = Permission { perm_type: perm_type.into(), key, range_end };
     let client = context.client().await?;
     let request = AuthRoleGrantPermissionRequest { name: role.clone(), perm: Some(perm) };
-    let response = client.call(&rpc::ROLE_GRANT_PERMISSION, request, Deadline::NONE).await?;
+    let response =
+        client.call(&rpc::ROLE_GRANT_PERMISSION, request, context.late_deadline()).await?;
     context.display.done(format!("Role {role} updated"), &response, &response.header)
 }
 
@@ -104,7 +106,8 @@ async fn revoke(mut context: Context) -> Outcome {
     let client = context.client().await?;
     let request =
         AuthRoleRevokePermissionRequest { role: role.clone(), key, range_end: range_end.clone() };
-    let response = client.call(&rpc::ROLE_REVOKE_PERMISSION, request, Deadline::NONE).await?;
+    let response =
+        client.call(&rpc::ROLE_REVOKE_PERMISSION, request, context.late_deadline()).await?;
     let subject: &[u8] = if range_end.is_empty() { b"key " } else { b"range " };
     let range = range_text(&context.args[1], &range_end, false);
     let tail = format!(" is revoked from role {role}");

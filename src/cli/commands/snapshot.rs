@@ -15,7 +15,7 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::json;
 use crate::cli::printer::{OnSignal, Unit};
 use crate::cli::size;
-use crate::client::{Client, Deadline, LogSink, rpc};
+use crate::client::{Client, Deadline, Error, rpc};
 use crate::clock::Clock as _;
 use crate::go;
 use crate::pb::SnapshotRequest;
@@ -54,7 +54,7 @@ pub(super) async fn save(mut context: Context) -> Outcome {
         // The error is ignored: the file does not exist if its creation failed.
         let _ = fs::remove_file(&part);
     }
-    let saved = outcome.map_err(interrupted)?;
+    let saved = outcome?;
     context.printer.out([b"Snapshot saved at ", bytes(&path), b"\n"].concat());
     if context.printer.is_screen() {
         let size = size::shown(saved.bytes);
@@ -74,6 +74,11 @@ fn interrupted(message: impl Into<Vec<u8>>) -> Failure {
     Failure::bytes(Exit::Interrupted, message)
 }
 
+/// A call that failed, with etcdctl's words before the error.
+fn lost(before: &str, error: Error) -> Failure {
+    Failure::of(Exit::Interrupted, format!("{before}{error}"), error)
+}
+
 fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
@@ -85,9 +90,9 @@ async fn fetch(
     path: &Path,
     part: &Path,
     deadline: Deadline,
-) -> Result<Saved, Vec<u8>> {
+) -> Result<Saved, Failure> {
     let start = context.clock.now();
-    let mut saving = Saving::new(create(part)?);
+    let mut saving = Saving::new(create(part).map_err(interrupted)?);
     let shown = json::string(bytes(part));
     log(
         context,
@@ -100,9 +105,8 @@ async fn fetch(
     let mut stream = client
         .stream(&rpc::SNAPSHOT, requests, false, deadline)
         .await
-        .map_err(|error| error.to_string())?;
-    let first = client.next(&mut stream, deadline).await;
-    let first = first.map_err(|error| error.to_string())?;
+        .map_err(|it| lost("", it))?;
+    let first = client.next(&mut stream, deadline).await.map_err(|it| lost("", it))?;
     let logger = Some("client");
     log(context, logger, "v3/maintenance.go:236", "opened snapshot stream; downloading", "");
     let named = format!(",\"endpoint\":{}", json::string(endpoint.as_bytes()));
@@ -115,23 +119,24 @@ async fn fetch(
         if !piece.version.is_empty() {
             version = piece.version;
         }
-        saving
-            .write(&piece.blob)
-            .map_err(|error| format!("could not write snapshot: {}", go::reason(&error)))?;
+        saving.write(&piece.blob).map_err(|error| {
+            interrupted(format!("could not write snapshot: {}", go::reason(&error)))
+        })?;
         bar.set(saving.bytes);
         next = client
             .next(&mut stream, deadline)
             .await
-            .map_err(|error| format!("could not write snapshot: {error}"))?;
+            .map_err(|error| lost("could not write snapshot: ", error))?;
     }
     drop(bar);
     log(context, logger, "v3/maintenance.go:302", "completed snapshot read; closing", "");
-    saving.verify()?;
-    let fsync = |error| format!("could not fsync snapshot: {}", go::reason(&error));
+    saving.verify().map_err(interrupted)?;
+    let fsync = |error| interrupted(format!("could not fsync snapshot: {}", go::reason(&error)));
     saving.file.sync_all().map_err(fsync)?;
     fs::rename(part, path).map_err(|error| {
         let (part, path) = (bytes(part), bytes(path));
-        cannot(&[b"rename ", part, b" to ", path], &[b"rename ", part, b" ", path], &error)
+        let call = [b"rename ", part, b" ", path];
+        interrupted(cannot(&[b"rename ", part, b" to ", path], &call, &error))
     })?;
     sync_dir_of(path).map_err(fsync)?;
     let took = context.clock.now().saturating_sub(start);
@@ -225,19 +230,15 @@ fn report(
 }
 
 fn log(context: &Context, logger: Option<&str>, caller: &str, message: &str, tail: &str) {
-    if context.printer.errors_on_screen() {
-        // A person sees the bar, and what came of it.
-        return;
-    }
     let time = go::timestamp(context.clock.unix_nanos());
     let logger = logger.map(|name| format!("\"logger\":\"{name}\",")).unwrap_or_default();
-    LogSink::line(
-        &context.printer,
+    let json = || {
         format!(
             "{{\"level\":\"info\",\"ts\":\"{time}\",{logger}\"caller\":\"{caller}\",\
              \"msg\":\"{message}\"{tail}}}"
-        ),
-    );
+        )
+    };
+    context.printer.log(json, || message.to_owned());
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::endpoint::{endpoints, single};
+use futures_util::StreamExt as _;
+
+use super::endpoint::{ask, endpoints, told};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
@@ -30,16 +32,19 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     }
     let request =
         SpaceRequest { prefixes: context.flags.int("prefixes"), depth: context.flags.int("depth") };
-    let (mut all, mut failed) = (Vec::new(), false);
-    for endpoint in endpoints(&context, &config).await? {
-        let client = context.connect(single(&config, &endpoint)).await?;
-        // The server reads all of history at a slow pace, so the default timeout would be too
-        // short.
-        let deadline = match context.flags.changed("command-timeout") {
-            true => context.deadline(),
-            false => Deadline::after(PATIENCE),
-        };
-        match client.call(&SPACE, request, deadline).await {
+    let (mut all, mut answered, mut failed) = (Vec::new(), 0, None);
+    let endpoints = endpoints(&context, &config).await?;
+    // The server reads all of history at a slow pace, so the default timeout would be too short.
+    let deadline = || match context.flags.changed("command-timeout") {
+        true => context.deadline(),
+        false => Deadline::after(PATIENCE),
+    };
+    let mut answers = ask(&context, &config, endpoints, async |client| {
+        client.call(&SPACE, request, deadline()).await
+    });
+    while let Some((endpoint, answer)) = answers.next().await {
+        answered += usize::from(matches!(answer, Ok(Ok(_))));
+        match answer? {
             Ok(space) if format == Format::Json || format.is_records() => {
                 all.push(as_json(&endpoint, &space));
             }
@@ -48,9 +53,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
                 context.display.space_prefixes(&prefixes(&space));
             }
             Err(error) => {
-                failed = true;
-                let text = format!("Failed to get the space of endpoint {endpoint} ({error})\n");
-                context.printer.err(text);
+                context.tell(String::new(), &endpoint, &error);
+                failed = Some(error);
             }
         }
     }
@@ -59,7 +63,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     } else if format.is_records() {
         context.display.records(&Records::Many(all.iter().map(record::Value::from).collect()));
     }
-    if failed { Err(Failure::silent(Exit::Error)) } else { Ok(()) }
+    failed.map_or(Ok(()), |error| Err(told(&context, Exit::Error, answered == 0, &error)))
 }
 
 fn size(bytes: i64) -> String {

@@ -7,7 +7,7 @@ use crate::cli::argv::{FlagError, Flags, Word, find};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::spec;
-use crate::client::{Deadline, rpc};
+use crate::client::rpc;
 use crate::go;
 use crate::pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::pb::request_op::Request;
@@ -34,7 +34,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let reads = |op: &RequestOp| matches!(op.request, Some(Request::RequestRange(_)));
     let read_only = request.success.iter().chain(&request.failure).all(reads);
     let method = if read_only { &rpc::TXN_READ } else { &rpc::TXN };
-    let response = client.call(method, request, Deadline::NONE).await?;
+    let response = client.call(method, request, context.late_deadline()).await?;
     context.display.txn(&response)
 }
 

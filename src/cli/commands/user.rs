@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _};
 use crate::cli::argv::{Word, text_of};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::client::{Deadline, rpc};
+use crate::client::rpc;
 use crate::pb::authpb::UserAddOptions;
 use crate::pb::{
     AuthRoleGetRequest, AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
@@ -54,7 +54,7 @@ async fn add(mut context: Context) -> Outcome {
         options: Some(UserAddOptions { no_password }),
         hashed_password: String::new(),
     };
-    let response = client.call(&rpc::USER_ADD, request, Deadline::NONE).await?;
+    let response = client.call(&rpc::USER_ADD, request, context.late_deadline()).await?;
     context.display.done(format!("User {name} created"), &response, &response.header)
 }
 
@@ -62,7 +62,7 @@ async fn delete(mut context: Context) -> Outcome {
     let name = text_of(&name(&context, "delete")?)?;
     let client = context.client().await?;
     let request = AuthUserDeleteRequest { name: name.clone() };
-    let response = client.call(&rpc::USER_DELETE, request, Deadline::NONE).await?;
+    let response = client.call(&rpc::USER_DELETE, request, context.late_deadline()).await?;
     context.display.done(format!("User {name} deleted"), &response, &response.header)
 }
 
@@ -70,7 +70,7 @@ async fn get(mut context: Context) -> Outcome {
     let name = text_of(&name(&context, "get")?)?;
     let client = context.client().await?;
     let request = AuthUserGetRequest { name: name.clone() };
-    let response = client.call(&rpc::USER_GET, request, Deadline::NONE).await?;
+    let response = client.call(&rpc::USER_GET, request, context.late_deadline()).await?;
     if !context.flags.bool("detail") {
         return context.display.user_get(&name, &response);
     }
@@ -78,7 +78,7 @@ async fn get(mut context: Context) -> Outcome {
     for role in response.roles {
         context.printer.line("");
         let request = AuthRoleGetRequest { role: role.clone() };
-        let response = client.call(&rpc::ROLE_GET, request, Deadline::NONE).await?;
+        let response = client.call(&rpc::ROLE_GET, request, context.late_deadline()).await?;
         context.display.role_get(&role, &response)?;
     }
     Ok(())
@@ -89,7 +89,8 @@ async fn list(mut context: Context) -> Outcome {
         return Err(Failure::arguments("user list command requires no arguments"));
     }
     let client = context.client().await?;
-    let response = client.call(&rpc::USER_LIST, AuthUserListRequest {}, Deadline::NONE).await?;
+    let response =
+        client.call(&rpc::USER_LIST, AuthUserListRequest {}, context.late_deadline()).await?;
     context.display.user_list(&response)
 }
 
@@ -99,7 +100,8 @@ async fn change_password(mut context: Context) -> Outcome {
     let (name, password) = (text_of(&name)?, text_of(&password)?);
     let client = context.client().await?;
     let request = AuthUserChangePasswordRequest { name, password, hashed_password: String::new() };
-    let response = client.call(&rpc::USER_CHANGE_PASSWORD, request, Deadline::NONE).await?;
+    let response =
+        client.call(&rpc::USER_CHANGE_PASSWORD, request, context.late_deadline()).await?;
     context.display.done("Password updated", &response, &response.header)
 }
 
@@ -112,7 +114,7 @@ async fn grant(mut context: Context) -> Outcome {
     let (user, role) = (context.text(0)?, context.text(1)?);
     let client = context.client().await?;
     let request = AuthUserGrantRoleRequest { user: user.clone(), role: role.clone() };
-    let response = client.call(&rpc::USER_GRANT_ROLE, request, Deadline::NONE).await?;
+    let response = client.call(&rpc::USER_GRANT_ROLE, request, context.late_deadline()).await?;
     let sentence = format!("Role {role} is granted to user {user}");
     context.display.done(sentence, &response, &response.header)
 }
@@ -126,7 +128,7 @@ async fn revoke(mut context: Context) -> Outcome {
     let (name, role) = (context.text(0)?, context.text(1)?);
     let client = context.client().await?;
     let request = AuthUserRevokeRoleRequest { name: name.clone(), role: role.clone() };
-    let response = client.call(&rpc::USER_REVOKE_ROLE, request, Deadline::NONE).await?;
+    let response = client.call(&rpc::USER_REVOKE_ROLE, request, context.late_deadline()).await?;
     let sentence = format!("Role {role} is revoked from user {name}");
     context.display.done(sentence, &response, &response.header)
 }

@@ -3,7 +3,7 @@
 use clap::{Arg, Command};
 
 use super::globals::globals;
-use super::{Maker, SHELLS, among, bytes, flag, int, path, switch, uint};
+use super::{Maker, SHELLS, among, bytes, flag, int, path, seconds, switch, uint};
 
 impl Maker {
     /// The order is that in which suggestions for a mistyped command are listed.
@@ -296,7 +296,7 @@ impl Maker {
                 "lock <lockname> [exec-command arg1 arg2 ...]",
                 "Acquires a named lock",
             )
-            .arg(int("ttl", "10", "timeout for session")),
+            .arg(seconds("ttl", "10", "timeout for session")),
             self.command(
                 "elect",
                 "elect <election-name> [proposal]",

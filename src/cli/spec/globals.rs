@@ -2,12 +2,18 @@
 
 use clap::Arg;
 
-use super::{bytes, duration, flag, int, path, string, switch, value, write_out};
+use super::{bytes, duration, flag, path, size, string, switch, value, write_out};
 
 /// All global flags. The help of a command hides them; `options` lists them.
 pub(super) fn globals() -> Vec<Arg> {
     let flags = calls().into_iter().chain(identity());
     flags.map(|flag| flag.global(true).hide(true)).collect()
+}
+
+/// The global flags that etcdctl does not have.
+pub(super) fn rusds() -> Vec<Arg> {
+    let flags = [duration("wait", "0s", "how long to wait for a server that is not up yet")];
+    flags.map(|flag| flag.global(true).hide(true)).into()
 }
 
 /// Flags for endpoints, timeouts and output.
@@ -25,13 +31,13 @@ fn calls() -> Vec<Arg> {
         ),
         duration("keepalive-time", "2s", "keepalive time for client connections"),
         duration("keepalive-timeout", "6s", "keepalive timeout for client connections"),
-        int(
+        size(
             "max-request-bytes",
             "0",
             "client-side request send limit in bytes (if 0, it defaults to 2.0 MiB (2 * 1024 * \
              1024).)",
         ),
-        int(
+        size(
             "max-recv-bytes",
             "0",
             "client-side response receive limit in bytes (if 0, it defaults to \"math.MaxInt32\")",

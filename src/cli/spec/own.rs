@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-use super::{Maker, among, bytes, duration, flag, int, path, string, uint, value};
+use super::{Maker, among, bytes, duration, flag, int, path, size, string, uint, value};
 use crate::cert::KeyType;
 use crate::cli::terminal::Colour;
 
@@ -122,8 +122,8 @@ impl Maker {
         .args([
             int("clients", "64", "concurrent callers"),
             int("conns", "8", "connections that the callers share"),
-            int("key-size", "32", "bytes of a key"),
-            int("val-size", "256", "bytes of a value"),
+            size("key-size", "32", "bytes of a key"),
+            size("val-size", "256", "bytes of a value"),
             int("keys", "10000", "how many different keys are used"),
             int("range-size", "1", "keys that one range asks for"),
             int("watchers", "100", "watchers of the watch benchmark"),

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 struct Quiet;
 
 impl LogSink for Quiet {
-    fn line(&self, _: String) {}
+    fn event(&self, _: &Event<'_>) {}
 }
 
 async fn client_of(endpoints: &[String]) -> Client {
@@ -33,6 +33,7 @@ async fn client_of(endpoints: &[String]) -> Client {
         receive_bytes_max: 0,
         tls: TlsOptions { skip_verify: true, ..TlsOptions::default() },
         credentials: Credentials::None,
+        reach: Reach::UntilDeadline,
         logger: "client",
     };
     Client::connect(config, Arc::new(Quiet), Arc::new(SystemClock::new())).await.unwrap()
@@ -100,7 +101,7 @@ async fn dialling_a_silent_endpoint_ends() {
     let dial = |at: usize| timeout(PATIENCE, client.inner.nodes.all[at].dial());
     for outcome in <[_; 2]>::from(tokio::join!(dial(0), dial(1))) {
         let why = outcome.expect("it is waited for without an end").map(drop).unwrap_err();
-        assert!(why.contains("timeout"), "{why}");
+        assert!(why.text.contains("timeout"), "{}", why.text);
     }
 }
 

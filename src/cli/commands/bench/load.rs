@@ -16,6 +16,7 @@ use super::report::Report;
 use super::scrape::{Usage, usage_of_all};
 use crate::cli::context::Context;
 use crate::cli::exit::Failure;
+use crate::cli::explain::explain;
 use crate::cli::printer::{OnSignal, Progress, Unit};
 use crate::client::{Client, Config, Deadline, Error, WatchSpec, Watcher, prefix_end, rpc};
 use crate::clock::{Clock, SystemClock, split_mix};
@@ -82,7 +83,7 @@ pub(super) async fn run(
         plan: plan.clone(),
     };
     prepare(&clients, &run).await.map_err(|error| match error {
-        Error::Deadline => no_answer(config, &run),
+        error if error.is_silence() => no_answer(config, &run),
         error => error.into(),
     })?;
     let before = usage_of_all(&config.endpoints).await;
@@ -251,8 +252,8 @@ impl Run {
 
     fn failed(&self, error: &Error) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        self.first_error.lock().get_or_insert_with(|| error.to_string());
-        if !matches!(error, Error::Deadline) {
+        self.first_error.lock().get_or_insert_with(|| explain(error).text);
+        if !error.is_silence() {
             return self.answered();
         }
         let answered = Duration::from_nanos(self.last_answer.load(Ordering::Relaxed));
