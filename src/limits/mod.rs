@@ -462,6 +462,17 @@ pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 /// disk, too. They hold over a thousand hard states (votes); a quarter of them is for the records
 /// that let older segments be removed.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
+/// Open files of other processes that are looked at to find who listens on a port: some ten thousand
+/// take a fraction of a second.
+pub const PROC_LOOKS_MAX: usize = 200_000;
+/// Lines of one message that the server's log has in `LOG_REPEATS_WINDOW`, under the name rusd; more
+/// of them are counted, and one line says how many there were.
+pub const LOG_REPEATS_PASSED: u64 = 10;
+pub const LOG_REPEATS_WINDOW: Duration = Duration::from_secs(60);
+/// The same for slow syncs, of which one is written.
+pub const LOG_SLOW_SYNC_WINDOW: Duration = Duration::from_secs(10);
+/// Messages whose repeats are counted at a time.
+pub const LOG_REPEATS_PLACES: usize = 256;
 /// How long a line of the server's log waits for a pipe, a socket or a terminal to take it: half of
 /// an election timeout, since all threads that log wait for it.
 pub const LOG_WRITE_MAX: Duration = Duration::from_millis(500);

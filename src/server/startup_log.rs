@@ -30,6 +30,11 @@ pub(super) fn notice(notice: &Notice) {
             let least = go::duration(*least);
             tracing::info!("{flag} increased to minimum value: {least}");
         }
+        Notice::Follows(flags) => {
+            let fields: Vec<Value> = flags.iter().map(|pair| json!(pair)).collect();
+            let fields = Value::from(fields);
+            tracing::info!(%fields, "addresses that were not given follow from other flags");
+        }
         Notice::NoEffect(flags) => tracing::warn!(
             ?flags,
             hint = "docs/compat.md says why; they may be left out",
