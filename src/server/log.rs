@@ -71,7 +71,7 @@ fn open(path: &str, rotation: Option<&Rotation>) -> Result<Sink, String> {
 
 pub(super) struct Logger {
     sampler: Sampler,
-    /// None under the name etcd, whose log only has the sampler.
+    /// None under the name etcd, whose log only has the sampler, and no fields of rusd's own.
     repeats: Option<Repeats>,
     level: config::Level,
     form: Form,
@@ -132,6 +132,11 @@ impl Logger {
             self.write(held.level, &held.caller, &fields, now);
         }
     }
+}
+
+/// The zone of the times that people are shown.
+pub(super) fn zone() -> String {
+    human::zone(SystemClock::new().unix_nanos())
 }
 
 /// Logs what repeats were held back, where their time is over; all of them if `ends_all`. Called
@@ -206,6 +211,7 @@ impl Subscriber for Logger {
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        fields.settle(self.repeats.is_some());
         let (level, now) = (level_of(event.metadata()), self.clock.unix_nanos());
         if self.form == Form::Human && human::is_detail(level, self.level, &fields) {
             return;

@@ -21,7 +21,7 @@
 //! | ports | `listen`, `services`, `tls`, `serve` |
 //! | the TCP gateway | `relay` |
 //! | spans | `traces`, `otlp` |
-//! | start and end | `early_exit`, `refusal`, `holders`, `datadir`, `member`, `run`, `startup_log`, `signals` |
+//! | start and end | `early_exit`, `refusal`, `holders`, `datadir`, `member`, `run`, `outlook`, `startup_log`, `signals` |
 //! | process | `log`, `rotate`, `journal`, `notify`, `malloc`, `version` |
 
 mod addresses;
@@ -60,6 +60,7 @@ mod member_list;
 mod notify;
 mod otlp;
 mod outbox;
+mod outlook;
 mod refusal;
 mod relay;
 mod resolve;
@@ -241,6 +242,7 @@ fn refused(started_as: StartedAs, refusal: &Refusal) -> ExitCode {
 }
 
 fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
+    startup_log::begun();
     notices.iter().for_each(startup_log::notice);
     tracing::info!(args = ?arguments, "Running: ");
     startup_log::unsynced(&config);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
-use super::config::Config;
+use super::config::{Config, StartedAs};
 use super::listen::{self, Listener};
 use super::member::{End, failure, open, removal, stop_node};
 use super::notify::Manager;
@@ -18,7 +18,7 @@ use super::services::{Keepalive, Services};
 use super::signals::{self, Signals};
 use super::traces::{self, Exporting};
 use super::url::texts;
-use super::{cluster, datadir, startup_log, tls};
+use super::{cluster, datadir, log, outlook, startup_log, tls};
 use crate::gateway::Gateway;
 use crate::http::{self, Http, Port};
 use crate::node::Node;
@@ -71,6 +71,9 @@ pub(super) async fn run(
     }
     start(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
     startup_log::serving(config, node.header().member_id);
+    if config.started_as == StartedAs::Rusd {
+        ports.start(outlook::watch(node.clone(), config.clone(), stopped.clone()));
+    }
     if let Some(ended) = until_ready(&node, &manager, &mut signals).await {
         return Ok(ended);
     }
@@ -85,6 +88,7 @@ pub(super) async fn run(
             _ = ending.wait_for(|stop| *stop) => {}
         }
     });
+    startup_log::cluster(&node);
     startup_log::ready(&clients);
     start(&mut ports, clients, &services);
     ports.start(manager.clone().serving(node.clone(), stopped.clone()));
@@ -143,7 +147,9 @@ async fn wind_down(
     stop.send_replace(true);
     ports.all_ended().await;
     let ((), ended) = tokio::join!(exporting.finish(), stop_node(node, ended));
+    log::tell_repeats(true);
     tracing::info!("closed etcd server");
+    tracing::info!(target: log::PEOPLE, "stopped; all that was acknowledged is on the disk");
     ended
 }
 

@@ -16,6 +16,7 @@ mod endpoint;
 mod get;
 mod join;
 mod lease;
+mod link;
 mod lock;
 mod make_mirror;
 mod member;
@@ -69,6 +70,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
         ["serve"] => return Err(Failure::arguments(SERVE_FIRST)),
         ["gateway"] => return Err(Failure::arguments(GATEWAY_FIRST)),
         ["bench"] => return bench::run(context),
+        ["link"] => return link::run(&context),
         ["cert", "gen"] => return cert::make(context),
         _ => {}
     }

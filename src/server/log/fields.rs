@@ -9,6 +9,9 @@ use super::FIELDS;
 use super::repeats::Held;
 use crate::go;
 
+/// How fields are named that etcd's lines do not have: these are for the name rusd alone.
+const OWN: &str = "rusd.";
+
 #[derive(Default)]
 pub(super) struct Fields {
     pub(super) message: String,
@@ -28,6 +31,18 @@ impl Fields {
             fields.string("worst", &go::duration(held.worst));
         }
         fields
+    }
+
+    /// Leaves rusd's own fields out, or takes their prefix off.
+    pub(super) fn settle(&mut self, has_own: bool) {
+        if !has_own {
+            self.pairs.retain(|(name, _)| !name.starts_with(OWN));
+        }
+        for (name, _) in &mut self.pairs {
+            if let Some(plain) = name.strip_prefix(OWN) {
+                *name = plain.to_owned();
+            }
+        }
     }
 
     /// The fields as the inside of a JSON object.

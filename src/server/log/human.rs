@@ -57,6 +57,8 @@ const DETAILS: &[&str] = &[
     "set initial cluster version",
     "updated storage version",
     "recognized and used environment variable",
+    "closed etcd server",
+    "added member",
     "simple token is not cryptographically signed",
     "index checkpoint written",
     "scrubbed the store; all checksums are right",
