@@ -482,6 +482,8 @@ pub const LOG_REPEATS_PASSED: u64 = 10;
 pub const LOG_REPEATS_WINDOW: Duration = Duration::from_secs(60);
 /// The same for slow syncs, of which one is written.
 pub const LOG_SLOW_SYNC_WINDOW: Duration = Duration::from_secs(10);
+/// The same for slow requests: so many are written in `LOG_REPEATS_WINDOW`.
+pub const LOG_SLOW_REQUESTS_PASSED: u64 = 100;
 /// Messages whose repeats are counted at a time.
 pub const LOG_REPEATS_PLACES: usize = 256;
 /// How long a line of the server's log waits for a pipe, a socket or a terminal to take it: half of

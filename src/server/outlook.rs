@@ -110,6 +110,8 @@ struct Outlook {
     leaderless_since: Duration,
     has_told_no_leader: bool,
     had_leader: bool,
+    /// Since when enough voters for a quorum are here, while there is no leader.
+    enough_since: Option<Duration>,
     /// When a missing quorum was told.
     quorum_lost: Option<(Duration, bool)>,
     absent: HashMap<u64, Absence>,
@@ -125,6 +127,7 @@ impl Outlook {
             leaderless_since: now,
             has_told_no_leader: false,
             had_leader: false,
+            enough_since: None,
             quorum_lost: None,
             absent: HashMap::new(),
             connected: HashMap::new(),
@@ -198,6 +201,7 @@ impl Outlook {
 
     fn look_at_quorum(&mut self, look: &Look, said: &mut Vec<Said>) {
         if look.leader != 0 {
+            self.enough_since = None;
             if let Some((since, is_new)) = self.quorum_lost.take() {
                 let took = look.now.saturating_sub(since);
                 said.push(Said::QuorumRegained { is_new, took });
@@ -211,6 +215,7 @@ impl Outlook {
         let alone_for = look.now.saturating_sub(self.leaderless_since);
         let missing: Vec<String> = missing.iter().map(|member| self.missing(member)).collect();
         if here.len() < needed && !look.members.is_empty() {
+            self.enough_since = None;
             // After a start, the others are given time to be reached.
             let is_due = self.had_leader || alone_for >= self.patience();
             if self.quorum_lost.is_none() && is_due {
@@ -219,7 +224,10 @@ impl Outlook {
                 let present = here.len();
                 said.push(Said::QuorumLost { is_new, needed, present, missing });
             }
-        } else if alone_for >= self.patience() && !self.has_told_no_leader {
+            return;
+        }
+        let since = *self.enough_since.get_or_insert(look.now);
+        if look.now.saturating_sub(since) >= self.patience() && !self.has_told_no_leader {
             self.has_told_no_leader = true;
             said.push(Said::NoLeader { since: alone_for, unreachable: missing });
         }
@@ -236,7 +244,7 @@ impl Outlook {
             Some(absence) if absence.was_here => {
                 format!("{called} since {}", go::timestamp(absence.since_wall))
             }
-            _ => format!("{called}, not reached yet"),
+            _ => format!("{called} not reached yet"),
         }
     }
 }
@@ -247,15 +255,16 @@ fn shown(took: Duration) -> String {
 }
 
 fn say(said: &Said, own: u64) {
-    let whose = |seen: &Seen| if seen.id == own { "this member" } else { "" };
     match said {
-        Said::LeaderElected { leader, term, took } => tracing::info!(
-            leader = leader.called(),
-            term,
-            took = Some(shown(*took)).filter(|_| !took.is_zero()),
-            is = Some(whose(leader)).filter(|text| !text.is_empty()),
-            "leader elected"
-        ),
+        Said::LeaderElected { leader, term, took } => {
+            let whose = if leader.id == own { ", this member" } else { "" };
+            tracing::info!(
+                leader = format!("{}{whose}", leader.called()),
+                term,
+                took = Some(shown(*took)).filter(|_| took.as_millis() > 0),
+                "leader elected"
+            );
+        }
         Said::LeaderLost { leader, term } => {
             tracing::warn!(leader = leader.called(), term, "leader lost");
         }
@@ -489,7 +498,7 @@ mod tests {
         assert_eq!(outlook.look(&at(1, 0, &[])), []);
         let said = outlook.look(&at(8, 0, &[]));
         let missing =
-            vec!["m2 (2), not reached yet".to_owned(), "m3 (3), not reached yet".to_owned()];
+            vec!["m2 (2) not reached yet".to_owned(), "m3 (3) not reached yet".to_owned()];
         let lost = Said::QuorumLost { is_new: true, needed: 2, present: 1, missing };
         assert!(said.contains(&lost), "{said:?}");
         let said = outlook.look(&at(9, 2, &[2]));

@@ -70,15 +70,15 @@ pub(super) fn begun() {
     tracing::info!(
         target: log::PEOPLE,
         pid, times,
-        "rusd {rusd} starts, with the API of etcd {VERSION}"
+        "rusd {rusd}, with the API of etcd {VERSION}"
     );
 }
 
 /// What a person is told of the member's place.
 fn of_the_place(config: &Config, planned: Option<&PlannedMembers>) {
-    let dir = config.data_dir.display().to_string();
-    let kind = if planned.is_none() { "existing" } else { "new" };
-    tracing::info!(target: log::PEOPLE, name = config.name, dir, "data directory is {kind}");
+    let kind = if planned.is_none() { "its" } else { "a new" };
+    let (name, dir) = (&config.name, config.data_dir.display());
+    tracing::info!(target: log::PEOPLE, "member {name} starts in {kind} data directory {dir}");
     let (peers, clients) = (texts(&config.listen_peer_urls), texts(&config.listen_client_urls));
     tracing::info!(target: log::PEOPLE, clients = ?clients, peers = ?peers, "listening");
     let advertised = [texts(&config.advertise_client_urls), texts(&config.advertise_peer_urls)];
@@ -90,7 +90,8 @@ fn of_the_place(config: &Config, planned: Option<&PlannedMembers>) {
 
 /// What a person is told of the cluster that this member is part of.
 pub(super) fn cluster(node: &node::Node) {
-    let (members, own) = (node.members(), node.member_id());
+    let (mut members, own) = (node.members(), node.member_id());
+    members.sort_by(|one, other| one.name.cmp(&other.name));
     let (id, count) = (format!("{:x}", node.cluster_id()), members.len());
     let noun = if count == 1 { "member" } else { "members" };
     tracing::info!(target: log::PEOPLE, "cluster {id} has {count} {noun}");

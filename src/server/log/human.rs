@@ -58,6 +58,7 @@ const DETAILS: &[&str] = &[
     "updated storage version",
     "recognized and used environment variable",
     "closed etcd server",
+    "failed to get cluster response",
     "added member",
     "simple token is not cryptographically signed",
     "index checkpoint written",
@@ -89,76 +90,86 @@ pub(super) fn line(level: Level, fields: &Fields, unix_nanos: u64, style: Style)
         true => format!("\x1b[{colour}m{text}\x1b[0m"),
         false => text.to_owned(),
     };
-    let mut words: Vec<(String, bool)> = Vec::new();
     let mut message = shown(&fields.message);
     if let Some(error) = fields.get("error").filter(|error| !error.is_empty()) {
         let _ = write!(message, ": {}", shown(&error));
     }
-    words.extend(message.split(' ').map(|word| (word.to_owned(), false)));
+    let mut text = format!("{} {} ", paint(&clock(unix_nanos), "2"), paint(name, colour));
+    let mut page = Page::new(&mut text, style.columns);
+    page.words(&message, str::to_owned);
     let told = ["error", "hint", "logger"];
     for (name, value) in fields.pairs.iter().filter(|(name, _)| !told.contains(&name.as_str())) {
         let value = value_of(value);
         if !value.is_empty() {
-            // Three blanks and not one: fields stand apart from the message and from each other.
-            words.push((String::new(), true));
             let field = format!("{}={value}", shown(name));
-            words.extend(field.split(' ').map(|word| (word.to_owned(), true)));
+            page.stand_apart(field.chars().count());
+            page.words(&field, |word| paint(word, "2"));
         }
     }
-    let head = format!("{} {} ", paint(&clock(unix_nanos), "2"), paint(name, colour));
-    let mut text = head;
-    fold(&mut text, &words, style, &|word, is_field| match is_field {
-        true => paint(word, "2"),
-        false => word.to_owned(),
-    });
+    text.push('\n');
     if let Some(hint) = fields.get("hint").filter(|hint| !hint.is_empty()) {
         let _ = write!(text, "{:INDENT$}", "");
-        let hint = format!("hint: {}", shown(&hint));
-        let words: Vec<_> = hint.split(' ').map(|word| (word.to_owned(), false)).collect();
-        fold(&mut text, &words, style, &|word, _| word.to_owned());
+        let mut page = Page::new(&mut text, style.columns);
+        page.words(&format!("hint: {}", shown(&hint)), str::to_owned);
+        text.push('\n');
     }
     text
 }
 
 /// Writes words from column `INDENT` on, and goes to that column again where the next word would
-/// not fit. An empty word makes the gap before a field. Ends the line.
-fn fold(
-    text: &mut String,
-    words: &[(String, bool)],
-    style: Style,
-    paint: &dyn Fn(&str, bool) -> String,
-) {
-    let columns = style.columns.filter(|columns| *columns >= COLUMNS_MIN).unwrap_or(usize::MAX);
-    let (mut at, mut gap) = (INDENT, "");
-    for (word, is_field) in words {
-        if word.is_empty() {
-            gap = GAP;
-            continue;
-        }
-        let length = word.chars().count();
-        if at > INDENT && at.saturating_add(gap.len() + length) > columns {
-            let _ = write!(text, "\n{:INDENT$}", "");
-            (at, gap) = (INDENT, "");
-        }
-        text.push_str(gap);
-        text.push_str(&paint(word, *is_field));
-        at += gap.len() + length;
-        gap = " ";
-    }
-    text.push('\n');
+/// not fit.
+struct Page<'a> {
+    text: &'a mut String,
+    columns: usize,
+    at: usize,
+    gap: &'static str,
 }
 
-/// A field's value: a string without its quotation marks where these are not needed to see where it
-/// ends.
+impl<'a> Page<'a> {
+    fn new(text: &'a mut String, columns: Option<usize>) -> Self {
+        let columns = columns.filter(|columns| *columns >= COLUMNS_MIN).unwrap_or(usize::MAX);
+        Self { text, columns, at: INDENT, gap: "" }
+    }
+
+    /// Sets what follows apart. It has `length` columns, and begins a line of its own rather than
+    /// be cut in two.
+    fn stand_apart(&mut self, length: usize) {
+        self.gap = GAP;
+        let fits_alone = INDENT + length <= self.columns;
+        if fits_alone && self.at.saturating_add(GAP.len() + length) > self.columns {
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        let _ = write!(self.text, "\n{:INDENT$}", "");
+        (self.at, self.gap) = (INDENT, "");
+    }
+
+    fn words(&mut self, words: &str, paint: impl Fn(&str) -> String) {
+        for word in words.split(' ') {
+            let length = word.chars().count();
+            if self.at > INDENT && self.at.saturating_add(self.gap.len() + length) > self.columns {
+                self.turn();
+            }
+            self.text.push_str(self.gap);
+            self.text.push_str(&paint(word));
+            self.at += self.gap.len() + length;
+            self.gap = " ";
+        }
+    }
+}
+
+/// A field's value, a string without its quotation marks unless it looks like something else.
 fn value_of(json: &str) -> String {
     match serde_json::from_str(json) {
-        Ok(Value::String(text)) if text.contains([' ', '"', '=']) => {
+        Ok(Value::String(text)) if text.contains(['"', '=']) || text.contains(GAP) => {
             shown(&serde_json::Value::from(text).to_string())
         }
         Ok(Value::String(text)) => shown(&text),
         Ok(Value::Array(list)) if list.iter().all(Value::is_string) => {
             let texts: Vec<String> = list.iter().filter_map(Value::as_str).map(shown).collect();
-            texts.join(",")
+            texts.join(", ")
         }
         _ => shown(json),
     }
@@ -232,7 +243,7 @@ mod tests {
         let text = line(Level::Warn, &of, 0, Style::default());
         assert_eq!(
             &text[8..],
-            " WARN  it failed: no such file  name=m1  urls=http://a:1,http://b:2  why=\"two words\"\n               hint: do it\n"
+            " WARN  it failed: no such file  name=m1  urls=http://a:1, http://b:2  why=two words\n               hint: do it\n"
         );
     }
 

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use super::fields::Fields;
 use crate::go;
 use crate::limits::{
-    LOG_REPEATS_PASSED, LOG_REPEATS_PLACES, LOG_REPEATS_WINDOW, LOG_SLOW_SYNC_WINDOW,
+    LOG_REPEATS_PASSED, LOG_REPEATS_PLACES, LOG_REPEATS_WINDOW, LOG_SLOW_REQUESTS_PASSED,
+    LOG_SLOW_SYNC_WINDOW,
 };
 use crate::server::config::Level;
 
@@ -52,10 +53,13 @@ struct Window {
 pub(super) struct Repeats(Mutex<HashMap<(String, String), Window>>);
 
 /// How many lines of a message are written in which time. A slow disk is slow at each write, so one
-/// line is enough until the next sum.
+/// line is enough until the next sum; slow requests differ by what they ask for.
 fn allowance(message: &str) -> (u64, Duration) {
     match message {
         "slow fdatasync" => (1, LOG_SLOW_SYNC_WINDOW),
+        "apply request took too long" | "request stats" => {
+            (LOG_SLOW_REQUESTS_PASSED, LOG_REPEATS_WINDOW)
+        }
         _ => (LOG_REPEATS_PASSED, LOG_REPEATS_WINDOW),
     }
 }
