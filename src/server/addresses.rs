@@ -26,7 +26,7 @@ const LISTEN_CLIENT: &str = "listen-client-urls";
 
 /// Sets what follows and was not given; the flags and their values.
 pub(super) fn follow(given: &mut Given) -> Vec<(&'static str, String)> {
-    if ["discovery-srv", "discovery-endpoints"].iter().any(|name| given.is_set(name)) {
+    if given.given().any(|(flag, _)| flag.name.starts_with("discovery-")) {
         return Vec::new();
     }
     let mut follows = Vec::new();

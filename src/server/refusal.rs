@@ -305,6 +305,11 @@ const BY_TEXT: &[(&str, &str, &str)] = &[
         "see the handbook, \"Memory limit\"",
     ),
     (
+        "can't find journal",
+        "systemd's journal, of --log-outputs, is not there",
+        "choose another place for --log-outputs, such as stderr",
+    ),
+    (
         "open sink",
         "a place of --log-outputs cannot be opened",
         "check that its directory exists and may be written; see the handbook, \"Missing file\"",
