@@ -96,8 +96,7 @@ fn build(
 
 /// The settings one by one, before they are checked against each other.
 fn settings(started_as: StartedAs, given: &Given) -> Result<Config, Stop> {
-    let values = Values(given);
-    let log = log_settings(started_as, given)?;
+    let (values, log) = (Values(given), log_settings(started_as, given)?);
     let name = given.text("name").to_owned();
     Ok(Config {
         started_as,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::watch::Receiver;
 
-use super::config::Config;
+use super::config::{Config, StartedAs};
 use super::log;
 use crate::cert::{self, Item};
 use crate::clock::{Clock as _, SystemClock};
@@ -399,8 +399,11 @@ fn look_at_cluster(node: &Node, clock: &SystemClock) -> Look {
     }
 }
 
-/// Looks and tells until `stop`.
+/// Looks and tells until `stop`. Under the name etcd there is nothing to tell.
 pub(super) async fn watch(node: Node, config: Config, mut stop: Receiver<bool>) {
+    if config.started_as == StartedAs::Etcd {
+        return;
+    }
     let clock = SystemClock::new();
     let own = node.member_id();
     let mut outlook = Outlook::new(own, config.election, clock.now());

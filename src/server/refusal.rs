@@ -10,9 +10,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::config::Config;
-use super::holders;
+use super::datadir::Inaccessible;
 use super::listen::Unbound;
 use super::url::Url;
+use super::{flags, holders};
 use crate::node::StartError;
 use crate::transfer::LoadError;
 use crate::{raft, store};
@@ -47,12 +48,14 @@ impl Refusal {
         if !known.hint.is_empty() {
             return known;
         }
+        let unknown = error.strip_prefix("unknown ").and_then(|rest| rest.split(' ').next());
+        let unknown = unknown.filter(|name| flags::find(name).is_some());
         // The first flag that the text names is the one that is wrong.
         let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let named = error
             .split_once("--")
             .map_or("", |(_, rest)| rest.split(|c: char| !is_part(c)).next().unwrap_or_default());
-        let subject = match named {
+        let subject = match unknown.unwrap_or(named) {
             "" => "the settings do not hold together".to_owned(),
             flag => format!("the value of --{flag} cannot be used"),
         };
@@ -118,6 +121,11 @@ impl Refusal {
         Self { subject, error, hint }
     }
 
+    /// A data directory that may not be looked into.
+    pub(super) fn of_inaccessible(why: &Inaccessible) -> Self {
+        Self::of_path("data-dir", &why.path, &why.source, why.to_string())
+    }
+
     /// A data directory that a member cannot start in.
     pub(super) fn of_directory(data_dir: &Path, why: &StartError) -> Self {
         let dir = data_dir.display();
@@ -164,7 +172,12 @@ impl Refusal {
             }
             _ => return Self::of_text(&error),
         };
-        match of_store {
+        Self::of_store(&dir.to_string(), of_store, damaged)
+    }
+
+    fn of_store(dir: &str, why: &store::Error, damaged: impl FnOnce() -> Self) -> Self {
+        let error = why.to_string();
+        match why {
             store::Error::Locked { holder, .. } => {
                 let pid = holder.trim().trim_start_matches("(pid ").trim_end_matches(')');
                 let named = pid.parse().ok().map(holders::named);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
-use super::config::{Config, StartedAs};
+use super::config::Config;
 use super::listen::{self, Listener};
 use super::member::{End, failure, open, removal, stop_node};
 use super::notify::Manager;
@@ -34,10 +34,8 @@ pub(super) async fn run(
 ) -> Result<End, cluster::Error> {
     let is_early = signals::end_early_if_first();
     let connections = connections_max()?;
-    let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref());
-    let is_initialized = is_initialized.map_err(|error| {
-        Refusal::of_path("data-dir", &error.path, &error.source, error.to_string())
-    })?;
+    let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())
+        .map_err(|error| Refusal::of_inaccessible(&error))?;
     let Bound { peers, clients, probes } = bind(config, member)?;
     let manager = Manager::of_environment();
     let (tracer, exporter) = traces::set_up(config)?;
@@ -71,9 +69,7 @@ pub(super) async fn run(
     }
     start(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
     startup_log::serving(config, node.header().member_id);
-    if config.started_as == StartedAs::Rusd {
-        ports.start(outlook::watch(node.clone(), config.clone(), stopped.clone()));
-    }
+    ports.start(outlook::watch(node.clone(), config.clone(), stopped.clone()));
     if let Some(ended) = until_ready(&node, &manager, &mut signals).await {
         return Ok(ended);
     }

@@ -55,8 +55,6 @@ fn a_refused_start_names_its_subject() {
     let url = format!("http://127.0.0.1:{port}");
     let holder = format!("process {} (", std::process::id());
     let missing = place.path("missing.pem").display().to_string();
-    let own = format!("http://{}", free_address());
-    let list = format!("one={own},two={own}");
     let cases: &[(&[&str], &str, &str)] = &[
         (
             &["--listen-client-urls", &url],
@@ -85,12 +83,29 @@ fn a_refused_start_names_its_subject() {
             "missing.pem, of --cert-file, does not exist",
             "\"Missing file\"",
         ),
+    ];
+    for (flags, subject, hint) in cases {
+        assert_told(&place.refused(flags), subject, hint);
+    }
+}
+
+#[test]
+fn refused_settings_name_what_is_wrong() {
+    let place = Place::new();
+    let missing = place.path("missing.pem").display().to_string();
+    let own = format!("http://{}", free_address());
+    let list = format!("one={own},two={own}");
+    let cases: &[(&[&str], &str, &str)] = &[
         (
             &["--election-timeout", "1"],
             "the value of --election-timeout cannot be used",
             "rusd serve --help",
         ),
-        (&["--space-policy", "x"], "the settings do not hold together", "rusd serve --help"),
+        (
+            &["--space-policy", "x"],
+            "the value of --space-policy cannot be used",
+            "rusd serve --help",
+        ),
         (
             &["--initial-cluster", "two=http://127.0.0.1:1"],
             "no entry for this member's --name",
