@@ -13,8 +13,9 @@
 //! nothing follows: it names the members itself. etcd has fixed defaults instead, which fit one
 //! member on its own machine alone.
 
+use std::net::UdpSocket;
+
 use super::flags::{self, Given};
-use super::load::default_host;
 use super::url::Url;
 use super::values::Values;
 
@@ -122,6 +123,14 @@ fn reachable(urls: &[Url], host: Option<&str>) -> Vec<Url> {
         url.with_host(host.as_deref().unwrap_or("localhost"), port)
     });
     reachable.collect()
+}
+
+/// The address that this machine would use to reach others. Connecting a UDP socket sends nothing.
+pub(super) fn default_host() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then(|| ip.to_string())
 }
 
 /// The client URLs beside these peer URLs.

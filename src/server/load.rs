@@ -4,7 +4,6 @@
 //! at its default only.
 
 use std::io::IsTerminal as _;
-use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -389,7 +388,7 @@ fn follow_defaults(config: &mut Config) {
         config.listen_peer_urls.first().is_some_and(|url| url.host_port().0 == "0.0.0.0");
     if listens_everywhere
         && url::join(&config.advertise_peer_urls) == default_peer
-        && let Some(host) = default_host()
+        && let Some(host) = addresses::default_host()
     {
         let port = config.listen_peer_urls[0].host_port().1.to_owned();
         let url = config.advertise_peer_urls[0].with_host(&host, &port);
@@ -404,14 +403,6 @@ fn follow_defaults(config: &mut Config) {
             config.advertise_peer_urls.iter().map(|url| format!("{}={url}", config.name)).collect();
         *list = members.join(",");
     }
-}
-
-/// The address that this machine would use to reach others. Connecting a UDP socket sends nothing.
-pub(super) fn default_host() -> Option<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_unspecified()).then(|| ip.to_string())
 }
 
 #[cfg(test)]

@@ -26,6 +26,9 @@ impl Fields {
         let seconds = now.saturating_sub(held.began) / 1_000_000_000;
         let message = format!("{}: repeated {} times in {seconds} s", held.message, held.count);
         let mut fields = Self { message, pairs: Vec::new() };
+        if !held.error.is_empty() {
+            fields.string("error", &held.error);
+        }
         fields.raw("repeated", &held.count.to_string());
         if !held.worst.is_zero() {
             fields.string("worst", &go::duration(held.worst));

@@ -1,8 +1,8 @@
 //! Lines that repeat: the first few are written, and the rest are counted and summed up in one line
 //! when their time is over.
 //!
-//! What counts as a repeat is a line of the same place in the code with the same message but for
-//! its numbers. Warnings
+//! What counts as a repeat is a line of the same place in the code with the same message and error
+//! but for their numbers. Warnings
 //! and errors are held back, and what the raft library says; other lines tell of changes, each of
 //! which somebody may look for. The last line of a process is never held back.
 
@@ -36,6 +36,8 @@ pub(super) struct Held {
     pub(super) level: Level,
     pub(super) caller: String,
     pub(super) message: String,
+    /// Empty if the lines have none.
+    pub(super) error: String,
     /// When the first of them was written, in nanoseconds since 1970.
     pub(super) began: u64,
     pub(super) count: u64,
@@ -50,7 +52,7 @@ struct Window {
 }
 
 #[derive(Default)]
-pub(super) struct Repeats(Mutex<HashMap<(String, String), Window>>);
+pub(super) struct Repeats(Mutex<HashMap<(String, String, String), Window>>);
 
 /// How many lines of a message are written in which time. A slow disk is slow at each write, so one
 /// line is enough until the next sum; slow requests differ by what they ask for.
@@ -81,7 +83,8 @@ impl Repeats {
         }
         let (passed_max, window) = allowance(&fields.message);
         let mut windows = self.0.lock();
-        let key = (caller.to_owned(), without_numbers(&fields.message));
+        let error = fields.get("error").unwrap_or_default();
+        let key = (caller.to_owned(), without_numbers(&fields.message), without_numbers(&error));
         if !windows.contains_key(&key) && windows.len() >= LOG_REPEATS_PLACES {
             // So many messages at once are no repeats of one; the sampler bounds them.
             return Passage::Free;
@@ -89,12 +92,9 @@ impl Repeats {
         let ends = now.saturating_add(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX));
         let window = windows.entry(key).or_insert_with(|| {
             let (caller, message) = (caller.to_owned(), fields.message.clone());
-            let worst = Duration::ZERO;
-            Window {
-                ends,
-                passed: 0,
-                held: Held { level, caller, message, began: now, count: 0, worst },
-            }
+            let (began, count, worst) = (now, 0, Duration::ZERO);
+            let held = Held { level, caller, message, error, began, count, worst };
+            Window { ends, passed: 0, held }
         });
         if window.passed < passed_max {
             window.passed += 1;
