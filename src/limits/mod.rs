@@ -467,6 +467,9 @@ pub const OUTLOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A peer that was not connected for so long is said to be unreachable: a connection that broke is
 /// made again within a second.
 pub const PEER_MISSED_AFTER: Duration = Duration::from_secs(3);
+/// A leader that was not known for so long is said to be lost: one that hands over is followed at
+/// once.
+pub const LEADER_MISSED_AFTER: Duration = Duration::from_millis(500);
 /// Parts of the quota, in percent, whose use is warned of.
 pub const SPACE_MARKS_PERCENT: [u64; 2] = [80, 95];
 /// Certificates are warned of that end in fewer days.

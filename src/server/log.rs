@@ -128,8 +128,7 @@ impl Logger {
     fn tell_repeats(&self, now: u64, ends_all: bool) {
         let Some(repeats) = &self.repeats else { return };
         for held in repeats.ended(now, ends_all) {
-            let fields = Fields::of_repeats(&held, now);
-            self.write(held.level, &held.caller, &fields, now);
+            self.write(held.level, &held.caller, &held.fields(now), now);
         }
     }
 }

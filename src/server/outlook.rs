@@ -17,8 +17,8 @@ use super::log;
 use crate::cert::{self, Item};
 use crate::clock::{Clock as _, SystemClock};
 use crate::limits::{
-    CERTIFICATE_DAYS_LEFT_MIN, CERTIFICATE_LOOK_INTERVAL, OUTLOOK_INTERVAL, PEER_MISSED_AFTER,
-    SPACE_MARKS_PERCENT,
+    CERTIFICATE_DAYS_LEFT_MIN, CERTIFICATE_LOOK_INTERVAL, LEADER_MISSED_AFTER, OUTLOOK_INTERVAL,
+    PEER_MISSED_AFTER, SPACE_MARKS_PERCENT,
 };
 use crate::node::Node;
 use crate::peer::Reach as _;
@@ -106,6 +106,8 @@ struct Outlook {
     own: u64,
     election: Duration,
     leader: Option<Seen>,
+    /// Since when no leader is known, if that is not told yet.
+    lost_at: Option<Duration>,
     /// When the last leader was lost, or this member was started.
     leaderless_since: Duration,
     has_told_no_leader: bool,
@@ -124,6 +126,7 @@ impl Outlook {
             own,
             election,
             leader: None,
+            lost_at: None,
             leaderless_since: now,
             has_told_no_leader: false,
             had_leader: false,
@@ -178,24 +181,34 @@ impl Outlook {
     }
 
     fn look_at_leader(&mut self, look: &Look, said: &mut Vec<Said>) {
-        let before = self.leader.as_ref().map_or(0, |leader| leader.id);
-        if look.leader == before {
+        if look.leader == 0 {
+            // A leader that hands over is followed by the next one within moments.
+            let lost_at = *self.lost_at.get_or_insert(look.now);
+            if look.now.saturating_sub(lost_at) >= LEADER_MISSED_AFTER
+                && let Some(leader) = self.leader.take()
+            {
+                said.push(Said::LeaderLost { leader, term: look.term });
+                (self.leaderless_since, self.has_told_no_leader) = (lost_at, false);
+            }
+            return;
+        }
+        let lost_at = self.lost_at.take().unwrap_or(look.now);
+        if self.leader.as_ref().is_some_and(|leader| leader.id == look.leader) {
             return;
         }
         let found = look.members.iter().find(|member| member.id == look.leader);
-        let unknown = || Seen { id: look.leader, ..Seen::default() };
-        if look.leader == 0 {
-            let leader = self.leader.take().unwrap_or_default();
-            said.push(Said::LeaderLost { leader, term: look.term });
-            (self.leaderless_since, self.has_told_no_leader) = (look.now, false);
-            return;
-        }
-        let leader = found.cloned().unwrap_or_else(unknown);
-        let took = match before {
-            0 => look.now.saturating_sub(self.leaderless_since),
-            _ => Duration::ZERO,
-        };
-        said.push(Said::LeaderElected { leader: leader.clone(), term: look.term, took });
+        let leader = found.cloned().unwrap_or(Seen { id: look.leader, ..Seen::default() });
+        let term = look.term;
+        said.push(match self.leader.take() {
+            None => {
+                let took = look.now.saturating_sub(self.leaderless_since);
+                Said::LeaderElected { leader: leader.clone(), term, took }
+            }
+            Some(before) => {
+                let took = look.now.saturating_sub(lost_at);
+                Said::LeaderChanged { before, leader: leader.clone(), term, took }
+            }
+        });
         (self.leader, self.had_leader) = (Some(leader), true);
     }
 
@@ -206,6 +219,9 @@ impl Outlook {
                 let took = look.now.saturating_sub(since);
                 said.push(Said::QuorumRegained { is_new, took });
             }
+            return;
+        }
+        if self.leader.is_some() {
             return;
         }
         let voters = look.members.iter().filter(|member| member.is_voter);
@@ -242,11 +258,17 @@ impl Outlook {
         let called = member.called();
         match self.absent.get(&member.id) {
             Some(absence) if absence.was_here => {
-                format!("{called} since {}", go::timestamp(absence.since_wall))
+                format!("{called} since {}", to_the_second(absence.since_wall))
             }
             _ => format!("{called} not reached yet"),
         }
     }
+}
+
+/// A time in UTC: `2026-11-22T18:20:11Z`.
+fn to_the_second(unix_nanos: u64) -> String {
+    let time = go::timestamp(unix_nanos);
+    format!("{}Z", time.split('.').next().unwrap_or_default())
 }
 
 /// To the millisecond, as people read it.
@@ -255,16 +277,24 @@ fn shown(took: Duration) -> String {
 }
 
 fn say(said: &Said, own: u64) {
+    let whose = |seen: &Seen| {
+        let whose = if seen.id == own { ", this member" } else { "" };
+        format!("{}{whose}", seen.called())
+    };
     match said {
-        Said::LeaderElected { leader, term, took } => {
-            let whose = if leader.id == own { ", this member" } else { "" };
-            tracing::info!(
-                leader = format!("{}{whose}", leader.called()),
-                term,
-                took = Some(shown(*took)).filter(|_| took.as_millis() > 0),
-                "leader elected"
-            );
-        }
+        Said::LeaderElected { leader, term, took } => tracing::info!(
+            leader = whose(leader),
+            term,
+            took = Some(shown(*took)).filter(|_| took.as_millis() > 0),
+            "leader elected"
+        ),
+        Said::LeaderChanged { before, leader, term, took } => tracing::info!(
+            leader = whose(leader),
+            before = whose(before),
+            term,
+            took = Some(shown(*took)).filter(|_| took.as_millis() > 0),
+            "leader changed"
+        ),
         Said::LeaderLost { leader, term } => {
             tracing::warn!(leader = leader.called(), term, "leader lost");
         }
@@ -454,6 +484,7 @@ mod tests {
         said.iter()
             .map(|said| match said {
                 Said::LeaderElected { .. } => "elected",
+                Said::LeaderChanged { .. } => "changed",
                 Said::LeaderLost { .. } => "lost",
                 Said::NoLeader { .. } => "none",
                 Said::QuorumLost { .. } => "quorum lost",
@@ -482,13 +513,11 @@ mod tests {
         assert_eq!(kinds_at(at(10, 2, &[2])).0, "");
         assert_eq!(kinds_at(at(20, 2, &[2])).0, "unreachable");
         // And the leader.
-        let lost = kinds_at(at(30, 0, &[]));
+        assert_eq!(kinds_at(at(30, 0, &[])).0, "");
+        let lost = kinds_at(at(31, 0, &[]));
         assert_eq!(lost.0, "lost quorum lost");
-        assert_eq!(
-            lost.1,
-            "m2 (2) since 1970-01-01T00:00:30.000000Z,m3 (3) since 1970-01-01T00:00:10.000000Z"
-        );
-        assert_eq!(kinds_at(at(31, 0, &[])).0, "");
+        assert_eq!(lost.1, "m2 (2) since 1970-01-01T00:00:30Z,m3 (3) since 1970-01-01T00:00:10Z");
+        assert_eq!(kinds_at(at(32, 0, &[])).0, "");
         assert_eq!(kinds_at(at(40, 0, &[])).0, "unreachable");
         assert_eq!(kinds_at(at(90, 0, &[])).0, "");
         assert_eq!(kinds_at(at(100, 1, &[2])).0, "reached elected quorum regained");
@@ -513,11 +542,21 @@ mod tests {
     fn voters_that_do_not_agree_are_no_lost_quorum() {
         let mut outlook = Outlook::new(1, ELECTION, Duration::ZERO);
         outlook.look(&at(1, 2, &[2, 3]));
-        assert_eq!(kinds(&outlook.look(&at(2, 0, &[2]))), ["lost"]);
+        assert_eq!(outlook.look(&at(2, 0, &[2])), []);
+        assert_eq!(kinds(&outlook.look(&at(3, 0, &[2]))), ["lost"]);
         let said = outlook.look(&at(9, 0, &[2]));
         assert!(kinds(&said).contains(&"none"), "{said:?}");
         assert_eq!(kinds(&outlook.look(&at(20, 0, &[2]))), Vec::<&str>::new());
         assert_eq!(kinds(&outlook.look(&at(21, 3, &[2, 3]))), ["reached", "elected"]);
+    }
+
+    #[test]
+    fn a_leader_that_hands_over_is_not_lost() {
+        let mut outlook = Outlook::new(1, ELECTION, Duration::ZERO);
+        outlook.look(&at(1, 2, &[2, 3]));
+        assert_eq!(outlook.look(&at(2, 0, &[2, 3])), []);
+        assert_eq!(kinds(&outlook.look(&at(2, 3, &[2, 3]))), ["changed"]);
+        assert_eq!(kinds(&outlook.look(&at(9, 1, &[2, 3]))), ["changed"]);
     }
 
     #[test]

@@ -377,7 +377,7 @@ mod tests {
     fn settings_name_the_flag() {
         let said = Refusal::of_settings("--election-timeout[1ms] should be at least as 5 times");
         assert_eq!(said.subject, "the value of --election-timeout cannot be used");
-        let said = Refusal::of_settings("unknown logger option \"x\"");
+        let said = Refusal::of_settings("undefined auto-compaction-mode");
         assert_eq!(said.subject, "the settings do not hold together");
     }
 

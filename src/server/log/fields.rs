@@ -6,8 +6,6 @@ use serde_json::Value;
 use tracing::field::{Field, Visit};
 
 use super::FIELDS;
-use super::repeats::Held;
-use crate::go;
 
 /// How fields are named that etcd's lines do not have: these are for the name rusd alone.
 const OWN: &str = "rusd.";
@@ -20,22 +18,6 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The line about repeats that were held back: the message, how often, and the worst time among
-    /// them if they have one.
-    pub(super) fn of_repeats(held: &Held, now: u64) -> Self {
-        let seconds = now.saturating_sub(held.began) / 1_000_000_000;
-        let message = format!("{}: repeated {} times in {seconds} s", held.message, held.count);
-        let mut fields = Self { message, pairs: Vec::new() };
-        if !held.error.is_empty() {
-            fields.string("error", &held.error);
-        }
-        fields.raw("repeated", &held.count.to_string());
-        if !held.worst.is_zero() {
-            fields.string("worst", &go::duration(held.worst));
-        }
-        fields
-    }
-
     /// Leaves rusd's own fields out, or takes their prefix off.
     pub(super) fn settle(&mut self, has_own: bool) {
         if !has_own {
@@ -72,7 +54,7 @@ impl Fields {
         self.pairs.push((name.to_owned(), value.to_owned()));
     }
 
-    fn string(&mut self, name: &str, value: &str) {
+    pub(super) fn string(&mut self, name: &str, value: &str) {
         let mut quoted = String::with_capacity(value.len() + 2);
         quote(&mut quoted, value);
         self.pairs.push((name.to_owned(), quoted));

@@ -45,6 +45,23 @@ pub(super) struct Held {
     pub(super) worst: Duration,
 }
 
+impl Held {
+    /// The line about them: the message, how often, and the worst time among them if they have one.
+    pub(super) fn fields(&self, now: u64) -> Fields {
+        let seconds = now.saturating_sub(self.began) / 1_000_000_000;
+        let message = format!("{}: repeated {} times in {seconds} s", self.message, self.count);
+        let mut fields = Fields { message, ..Fields::default() };
+        if !self.error.is_empty() {
+            fields.string("error", &self.error);
+        }
+        fields.raw("repeated", &self.count.to_string());
+        if !self.worst.is_zero() {
+            fields.string("worst", &go::duration(self.worst));
+        }
+        fields
+    }
+}
+
 struct Window {
     ends: u64,
     passed: u64,
@@ -141,7 +158,7 @@ mod tests {
         assert_eq!(repeats.ended(60 * SECOND, false), []);
         let held = repeats.ended(61 * SECOND, false);
         assert_eq!((held.len(), held[0].count), (1, 412));
-        let line = Fields::of_repeats(&held[0], 61 * SECOND);
+        let line = held[0].fields(61 * SECOND);
         assert_eq!(line.message, "x: repeated 412 times in 60 s");
         assert_eq!(said(62 * SECOND), Passage::Counted);
     }
