@@ -64,6 +64,12 @@ enum Said {
         term: u64,
         took: Duration,
     },
+    LeaderChanged {
+        before: Seen,
+        leader: Seen,
+        term: u64,
+        took: Duration,
+    },
     LeaderLost {
         leader: Seen,
         term: u64,
