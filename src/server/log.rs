@@ -238,8 +238,8 @@ impl Subscriber for Logger {
 
 /// The line that says that others were lost.
 fn lost(lines: u64, unix_nanos: u64, form: Form) -> String {
-    let mut fields = Fields::default();
-    fields.message = "lines of this log were lost, since nobody took them".to_owned();
+    let message = "lines of this log were lost, since nobody took them".to_owned();
+    let mut fields = Fields { message, ..Fields::default() };
     fields.raw("lines", &lines.to_string());
     line(config::Level::Warn, "server/log.rs", &fields, unix_nanos, form)
 }
