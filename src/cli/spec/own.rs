@@ -7,7 +7,7 @@ use crate::cert::KeyType;
 
 impl Maker {
     /// rusd's own commands.
-    pub(super) fn rusd(&self) -> [Command; 8] {
+    pub(super) fn rusd(&self) -> [Command; 9] {
         [
             self.command(
                 "rebuild",
