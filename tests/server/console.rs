@@ -69,8 +69,8 @@ fn a_terminal_gets_short_lines_for_people() {
     assert!(said.contains("environment-variable=\"ETCD_ODD=a\\u001b[2Jb\""), "{said}");
     let first = lines.iter().find(|line| line.contains(" INFO  ")).unwrap();
     assert!(first.contains("rusd ") && said.contains("times=UTC"), "{said}");
-    let place = format!("member one starts in a new data directory");
-    for told in [&place, "listening", "leader elected", "cluster ", "), this member", &address] {
+    let place = "member one starts in a new data directory";
+    for told in [place, "listening", "leader elected", "cluster ", "), this member", &address] {
         assert!(said.contains(told), "{told} in {said}");
     }
     for detail in ["starting an etcd server", "became follower", "Running: "] {
