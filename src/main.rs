@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rusd::cli::{self, Program};
-use rusd::server;
+use rusd::server::{self, StartedAs};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
@@ -18,10 +18,12 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = words.iter().skip(1).cloned().collect();
     match Path::new(&name).file_name().and_then(|name| name.to_str()) {
         Some("etcd") if arguments.first().is_some_and(is_relay) => server::relay(words),
-        Some("etcd") => server::main(words, 1),
+        Some("etcd") => server::main(words, StartedAs::Etcd),
         Some("etcdctl") => cli::main(Program::Etcdctl, arguments),
         Some("etcdutl") => cli::main(Program::Etcdutl, arguments),
-        _ if arguments.first().is_some_and(|word| word == "serve") => server::main(words, 2),
+        _ if arguments.first().is_some_and(|word| word == "serve") => {
+            server::main(words, StartedAs::Rusd)
+        }
         _ if arguments.first().is_some_and(is_relay) => server::relay(words),
         _ => cli::main(Program::Rusd, arguments),
     }

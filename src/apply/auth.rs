@@ -86,6 +86,26 @@ impl Machine {
         Ok(auth.check(&caller, &demand, &LeaseAccess(&self.lessor))?)
     }
 
+    /// Notes the user of an entry that changes users, roles or auth, for the log.
+    pub(super) fn note_caller(&self, entry: &Entry) {
+        if matches!(
+            entry.command,
+            Command::AuthEnable(_)
+                | Command::AuthDisable(_)
+                | Command::UserAdd(_)
+                | Command::UserDelete(_)
+                | Command::UserChangePassword(_)
+                | Command::UserGrantRole(_)
+                | Command::UserRevokeRole(_)
+                | Command::RoleAdd(_)
+                | Command::RoleDelete(_)
+                | Command::RoleGrantPermission(_)
+                | Command::RoleRevokePermission(_)
+        ) {
+            self.auth.write().act_for(&entry.header.username);
+        }
+    }
+
     /// Applies the commands that turn auth on and off, logins, and AuthStatus. `dispatch` passes no
     /// other.
     pub(super) fn apply_auth(&self, command: Command, index: u64) -> Result<Reply, Error> {

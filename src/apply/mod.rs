@@ -111,6 +111,7 @@ impl Machine {
             let entry = Entry::decode(data)?;
             outcome.request_id = entry.header.id;
             outcome.operation = entry.command.operation();
+            self.note_caller(&entry);
             let allowed = self.gate(&entry.command).and_then(|()| self.authorize(&entry));
             outcome.reply = match allowed {
                 Ok(()) => self.dispatch(entry.command, index, now, is_awaited, &mut outcome)?,

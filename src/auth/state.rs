@@ -53,9 +53,21 @@ pub struct Auth {
     roles: BTreeMap<String, Role>,
     /// By user name.
     grants: HashMap<String, Grants>,
+    /// The user whose command is applied, for the log alone.
+    caller: String,
 }
 
 impl Auth {
+    /// Names the user whose command is applied next, so that the log can say who changed what.
+    pub fn act_for(&mut self, caller: &str) {
+        caller.clone_into(&mut self.caller);
+    }
+
+    /// That user; None while auth is off.
+    fn by(&self) -> Option<String> {
+        (!self.caller.is_empty()).then(|| loggable::name(&self.caller).to_string())
+    }
+
     pub fn load(store: Arc<Store>) -> Result<Self, Malformed> {
         let enabled = store.bucket_get(Bucket::Auth, schema::AUTH_ENABLED)?;
         let revision = match store.bucket_get(Bucket::Auth, schema::AUTH_REVISION)? {
@@ -81,7 +93,8 @@ impl Auth {
         }
         let enabled = enabled.as_deref() == Some(&[1]);
         let names: Vec<String> = users.keys().cloned().collect();
-        let mut auth = Self { store, enabled, revision, users, roles, grants: HashMap::new() };
+        let (grants, caller) = (HashMap::new(), String::new());
+        let mut auth = Self { store, enabled, revision, users, roles, grants, caller };
         names.iter().for_each(|name| auth.refresh(name));
         Ok(auth)
     }
@@ -216,7 +229,7 @@ impl Auth {
             return Err(Error::RootRoleNotExist);
         }
         self.set_enabled(true);
-        tracing::info!("enabled authentication");
+        tracing::info!("rusd.by" = self.by(), "enabled authentication");
         Ok(true)
     }
 
@@ -227,7 +240,7 @@ impl Auth {
         }
         self.set_enabled(false);
         self.commit_revision();
-        tracing::info!("disabled authentication");
+        tracing::info!("rusd.by" = self.by(), "disabled authentication");
         true
     }
 
@@ -262,7 +275,7 @@ impl Auth {
             roles: Vec::new(),
             options: Some(options),
         };
-        tracing::info!("user-name" = loggable::name(&name), "added a user");
+        tracing::info!("rusd.by" = self.by(), "user-name" = loggable::name(&name), "added a user");
         self.put_user(name, user);
         self.commit_revision();
         Ok(())
@@ -270,7 +283,11 @@ impl Auth {
 
     pub fn user_delete(&mut self, name: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT {
-            tracing::error!("user-name" = loggable::name(name), "cannot delete 'root' user");
+            tracing::error!(
+                "rusd.by" = self.by(),
+                "user-name" = loggable::name(name),
+                "cannot delete 'root' user"
+            );
             return Err(Error::InvalidManagement);
         }
         let user = self.users.remove(name).ok_or(Error::UserNotFound)?;
@@ -278,6 +295,7 @@ impl Auth {
         self.store.delete(Bucket::AuthUsers, name.as_bytes().to_vec());
         self.commit_revision();
         tracing::info!(
+            "rusd.by" = self.by(),
             "user-name" = loggable::name(name),
             "user-roles" = ?all_shown(&user.roles),
             "deleted a user"
@@ -296,6 +314,7 @@ impl Auth {
         };
         let user = User { password, ..user.clone() };
         tracing::info!(
+            "rusd.by" = self.by(),
             "user-name" = loggable::name(&request.name),
             "user-roles" = ?all_shown(&user.roles),
             "changed a password of a user"
@@ -312,6 +331,7 @@ impl Auth {
         }
         let Err(at) = user.roles.binary_search_by(|held| held.as_str().cmp(role)) else {
             tracing::warn!(
+                "rusd.by" = self.by(),
                 "user-name" = loggable::name(name),
                 "user-roles" = ?all_shown(&user.roles),
                 "duplicate-role-name" = loggable::name(role),
@@ -322,6 +342,7 @@ impl Auth {
         let mut user = user.clone();
         user.roles.insert(at, role.to_owned());
         tracing::info!(
+            "rusd.by" = self.by(),
             "user-name" = loggable::name(name),
             "user-roles" = ?all_shown(&user.roles),
             "added-role-name" = loggable::name(role),
@@ -335,6 +356,7 @@ impl Auth {
     pub fn user_revoke_role(&mut self, name: &str, role: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT && role == ROOT {
             tracing::error!(
+                "rusd.by" = self.by(),
                 "user-name" = loggable::name(name),
                 "role-name" = loggable::name(role),
                 "'root' user cannot revoke 'root' role"
@@ -349,6 +371,7 @@ impl Auth {
         let mut user = user.clone();
         user.roles.retain(|held| held != role);
         tracing::info!(
+            "rusd.by" = self.by(),
             "user-name" = loggable::name(name),
             "old-user-roles" = ?all_shown(before),
             "new-user-roles" = ?all_shown(&user.roles),
@@ -378,13 +401,17 @@ impl Auth {
         let role = Role { name: name.as_bytes().to_vec().into(), key_permission: Vec::new() };
         self.put_role(name, role);
         self.commit_revision();
-        tracing::info!("role-name" = loggable::name(name), "created a role");
+        tracing::info!("rusd.by" = self.by(), "role-name" = loggable::name(name), "created a role");
         Ok(())
     }
 
     pub fn role_delete(&mut self, name: &str) -> Result<(), Error> {
         if self.enabled && name == ROOT {
-            tracing::error!("role-name" = loggable::name(name), "cannot delete 'root' role");
+            tracing::error!(
+                "rusd.by" = self.by(),
+                "role-name" = loggable::name(name),
+                "cannot delete 'root' role"
+            );
             return Err(Error::InvalidManagement);
         }
         self.roles.remove(name).ok_or(Error::RoleNotFound)?;
@@ -396,7 +423,7 @@ impl Auth {
             }
         }
         self.commit_revision();
-        tracing::info!("role-name" = loggable::name(name), "deleted a role");
+        tracing::info!("rusd.by" = self.by(), "role-name" = loggable::name(name), "deleted a role");
         Ok(())
     }
 
@@ -450,6 +477,7 @@ impl Auth {
             return Err(Error::PermissionNotGranted);
         }
         tracing::info!(
+            "rusd.by" = self.by(),
             "role-name" = loggable::name(&request.role),
             key = bytes_shown(&request.key),
             "range-end" = bytes_shown(&request.range_end),

@@ -60,7 +60,17 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ("Authentication commands", &["auth", "cert", "role", "user"]),
     (
         "Utility commands",
-        &["bench", "check", "completion", "help", "make-mirror", "man", "options", "version"],
+        &[
+            "bench",
+            "check",
+            "completion",
+            "help",
+            "link",
+            "make-mirror",
+            "man",
+            "options",
+            "version",
+        ],
     ),
 ];
 

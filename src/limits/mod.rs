@@ -462,6 +462,33 @@ pub const LOG_LARGE_ENTRY_PARTS: u64 = 8;
 /// disk, too. They hold over a thousand hard states (votes); a quarter of them is for the records
 /// that let older segments be removed.
 pub const LOG_SLACK_BYTES: u64 = 64 << 10;
+/// Time between two looks at who leads, who is missing and how much of the quota is left.
+pub const OUTLOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A peer that was not connected for so long is said to be unreachable: a connection that broke is
+/// made again within a second.
+pub const PEER_MISSED_AFTER: Duration = Duration::from_secs(3);
+/// A leader that was not known for so long is said to be lost: one that hands over is followed at
+/// once.
+pub const LEADER_MISSED_AFTER: Duration = Duration::from_millis(500);
+/// Parts of the quota, in percent, whose use is warned of.
+pub const SPACE_MARKS_PERCENT: [u64; 2] = [80, 95];
+/// Certificates are warned of that end in fewer days.
+pub const CERTIFICATE_DAYS_LEFT_MIN: i64 = 30;
+/// How often that is.
+pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Open files of other processes that are looked at to find who listens on a port: some ten thousand
+/// take a fraction of a second.
+pub const PROC_LOOKS_MAX: usize = 200_000;
+/// Lines of one message that the server's log has in `LOG_REPEATS_WINDOW`, under the name rusd; more
+/// of them are counted, and one line says how many there were.
+pub const LOG_REPEATS_PASSED: u64 = 10;
+pub const LOG_REPEATS_WINDOW: Duration = Duration::from_secs(60);
+/// The same for slow syncs, of which one is written.
+pub const LOG_SLOW_SYNC_WINDOW: Duration = Duration::from_secs(10);
+/// The same for slow requests: so many are written in `LOG_REPEATS_WINDOW`.
+pub const LOG_SLOW_REQUESTS_PASSED: u64 = 100;
+/// Messages whose repeats are counted at a time.
+pub const LOG_REPEATS_PLACES: usize = 256;
 /// How long a line of the server's log waits for a pipe, a socket or a terminal to take it: half of
 /// an election timeout, since all threads that log wait for it.
 pub const LOG_WRITE_MAX: Duration = Duration::from_millis(500);

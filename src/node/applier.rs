@@ -15,6 +15,7 @@ use super::waits::{AppliedWaits, Waits};
 use crate::apply::{self, Entry, Fatal, Machine, Outcome, Reply};
 use crate::auth::Auth;
 use crate::clock::Clock;
+use crate::go;
 use crate::limits;
 use crate::metrics;
 use crate::mvcc::{Change, Restore};
@@ -220,8 +221,12 @@ impl Applier {
         }
         metrics::snapshot_apply_in_progress().set(0);
         let took = self.clock.now().saturating_sub(started);
-        tracing::info!(index, revision = self.machine.mvcc.current().revision, took = ?took,
-            "installed a snapshot of another member");
+        tracing::info!(
+            index,
+            revision = self.machine.mvcc.current().revision,
+            took = go::duration(took),
+            "installed a snapshot of another member"
+        );
         Ok(())
     }
 

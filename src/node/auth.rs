@@ -56,6 +56,13 @@ impl Node {
         self.permit(who, demand).await.map(drop)
     }
 
+    /// The user that a request is from, for the log; None if auth is off or nothing proves a user.
+    pub async fn user_of(&self, who: &Credentials) -> Option<String> {
+        let caller = self.caller(who).await.ok()?;
+        let (name, _) = caller.header();
+        (!name.is_empty()).then(|| loggable::name(name).to_string())
+    }
+
     /// As `permits`, refused while the member is fenced. The permit is checked again after the
     /// read.
     pub(super) async fn authorize(

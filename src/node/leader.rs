@@ -32,6 +32,26 @@ pub(super) struct Leading {
     pub lease_notes: tokio::sync::Mutex<()>,
 }
 
+/// Says in etcd's words that another member leads, or that none does: scripts look for these.
+fn say_change(own: u64, before: u64, leader: u64, term: u64) {
+    const LOGGER: &str = "raft";
+    match (before, leader) {
+        _ if before == leader => {}
+        (0, _) => tracing::info!(
+            logger = LOGGER,
+            "raft.node: {own:x} elected leader {leader:x} at term {term}"
+        ),
+        (_, 0) => tracing::info!(
+            logger = LOGGER,
+            "raft.node: {own:x} lost leader {before:x} at term {term}"
+        ),
+        _ => tracing::info!(
+            logger = LOGGER,
+            "raft.node: {own:x} changed leader from {before:x} to {leader:x} at term {term}"
+        ),
+    }
+}
+
 impl Node {
     /// The leader's id; 0 while there is none.
     pub fn leader(&self) -> watch::Receiver<u64> {
@@ -77,7 +97,9 @@ impl Node {
                     lessor.demote();
                 }
             }
-            if inner.leading.leader.send_replace(id) != id && id != 0 {
+            let before = inner.leading.leader.send_replace(id);
+            say_change(inner.member_id, before, id, term);
+            if before != id && id != 0 {
                 metrics::leader_changes_seen().inc();
                 if is_leader {
                     *inner.leading.elected.lock() = Some(inner.clock.now());

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Error, Node};
+use crate::go;
 use crate::limits::{LOG_STALL_LOOK_INTERVAL, LOG_STALL_WARN_AFTER};
 
 /// The time at which the write that the log is at was begun.
@@ -54,8 +55,8 @@ impl Node {
             let stalls = stall > LOG_STALL_WARN_AFTER;
             if stalls && !is_said {
                 tracing::warn!(
-                    "took-so-far" = ?stall,
-                    "expected-duration" = ?LOG_STALL_WARN_AFTER,
+                    "took-so-far" = go::duration(stall),
+                    "expected-duration" = go::duration(LOG_STALL_WARN_AFTER),
                     hint = "see whether the disk of the log still answers",
                     "slow fdatasync, still under way"
                 );

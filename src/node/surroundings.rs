@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::stall::LogWriting;
 use super::waits::Waits;
 use crate::clock::Clock;
+use crate::go;
 use crate::metrics;
 use crate::peer::{Dial, Peers, Reach, TcpDial};
 use crate::raft;
@@ -100,7 +101,7 @@ impl raft::Observer for Observer {
         }
         metrics::wal_fsync_seconds().observe(took.as_secs_f64());
         if took >= Duration::from_secs(1) {
-            tracing::warn!(took = ?took, "expected-duration" = "1s", "slow fdatasync");
+            tracing::warn!(took = go::duration(took), "expected-duration" = "1s", "slow fdatasync");
         }
     }
 

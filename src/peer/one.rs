@@ -36,6 +36,8 @@ pub(super) struct Peer {
     /// The number of URLs that failed; the next snapshot begins with another URL.
     pub(super) snapshot_url: AtomicUsize,
     pub(super) reading: Mutex<Reading>,
+    /// Why the last attempt to read a stream of the peer ended.
+    pub(super) failure: Mutex<String>,
     pub(super) series: metrics::PeerSeries,
 }
 

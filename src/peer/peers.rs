@@ -135,6 +135,7 @@ impl Peers {
             posters: Mutex::default(),
             posts: Mutex::default(),
             reading: Mutex::default(),
+            failure: Mutex::default(),
             sends_snapshot,
             snapshot_url: AtomicUsize::new(0),
             series: metrics::peer(self.config.id, id),
@@ -175,6 +176,11 @@ impl Peers {
     pub fn is_connected(&self, id: u64) -> bool {
         let peer = self.known.read().peers.get(&id).cloned();
         peer.is_some_and(|peer| peer.holds_both_streams())
+    }
+
+    /// Why the last attempt to read a peer's stream ended; empty if none has.
+    pub fn last_failure(&self, id: u64) -> String {
+        self.peer(id).map(|peer| peer.failure.lock().clone()).unwrap_or_default()
     }
 
     /// Whether the log here says that this member was removed.

@@ -60,6 +60,9 @@ pub(super) async fn read(
             return;
         }
         attempts += 1;
+        if let Some(peer) = owner.upgrade().and_then(|owner| owner.peer(from)) {
+            *peer.failure.lock() = failure.to_string();
+        }
         // Logged at powers of two: a peer that is down must not flood the log.
         if attempts.is_power_of_two() {
             let (peer, stream) = (format_args!("{from:x}"), channel.name());

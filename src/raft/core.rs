@@ -125,7 +125,7 @@ impl Core {
             max_committed_size_per_ready: limits::APPLY_BATCH_BYTES_MAX,
             ..raft::Config::default()
         };
-        let logger = slog::Logger::root(TracingDrain, slog::o!());
+        let logger = slog::Logger::root(TracingDrain(config.id), slog::o!());
         let raft = RawNode::new(&raft_config, store, &logger)?;
         let reads = Reads::new(config.id, config.nonce);
         let replay_until = raft.raft.raft_log.committed;

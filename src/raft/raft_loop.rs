@@ -19,6 +19,7 @@ use super::log::Disk;
 use super::log_writer::{JobsEnd, LogWriter, Work, Written};
 use super::{Error, Observer, Role, Status, Transport};
 use crate::clock::Clock;
+use crate::go;
 use crate::planted;
 use crate::supervise::Supervisor;
 use crate::{limits, metrics};
@@ -138,8 +139,8 @@ impl RaftThread {
         if late > self.tick && self.core.leads() && !self.core.is_alone() {
             metrics::heartbeat_send_failures().inc();
             tracing::warn!(
-                "heartbeat-interval" = ?self.tick,
-                "exceeded-duration" = ?late,
+                "heartbeat-interval" = go::duration(self.tick),
+                "exceeded-duration" = go::duration(late),
                 "leader failed to send out heartbeat on time; took too long, leader is overloaded"
             );
         }

@@ -139,7 +139,11 @@ impl Server {
         };
         let took = call.finish(&answer);
         let expected = self.config.warning_duration;
-        stats::log(method, head.remote, took, expected, &shown, answer.as_ref(), is_handled);
+        if stats::is_told(took, expected) {
+            let user = self.user_of(head).await;
+            let who = stats::Who { remote: head.remote, user };
+            stats::log(method, &who, took, &shown, answer.as_ref(), is_handled);
+        }
         match answer {
             Ok(message) => answer::success(message),
             Err(status) => answer::failure(&status),

@@ -54,24 +54,31 @@ const NO_COUNTS: Counts = Counts {
     content: String::new(),
 };
 
-/// Logs a call that took longer than `expected`. `is_handled` says whether it came as far as its
-/// handler.
+/// Whether a call has a line: it took longer than `expected`, or all calls have one.
+pub(super) fn is_told(took: Duration, expected: Duration) -> bool {
+    took > expected || tracing::event_enabled!(tracing::Level::DEBUG)
+}
+
+/// Who made a call.
+pub(super) struct Who {
+    pub(super) remote: Option<SocketAddr>,
+    /// None if auth is off.
+    pub(super) user: Option<String>,
+}
+
+/// Logs a call. `is_handled` says whether it came as far as its handler.
 pub(super) fn log(
     method: &Method,
-    remote: Option<SocketAddr>,
+    who: &Who,
     took: Duration,
-    expected: Duration,
     shown: &Shown,
     answer: Result<&Encoded, &Status>,
     is_handled: bool,
 ) {
     let is_debug = tracing::event_enabled!(tracing::Level::DEBUG);
-    if took <= expected && !is_debug {
-        return;
-    }
     let counts = if is_handled { counts(shown, answer.ok()) } else { NO_COUNTS };
     let began = clock::wall_nanos().saturating_sub(u64::try_from(took.as_nanos()).unwrap_or(0));
-    let remote = remote.map_or_else(|| "No remote client info.".into(), |it| it.to_string());
+    let remote = who.remote.map_or_else(|| "No remote client info.".into(), |it| it.to_string());
     let path = format!("/{}/{}", method.service, method.name);
     macro_rules! line {
         ($level:ident) => {
@@ -79,6 +86,7 @@ pub(super) fn log(
                 "start time" = go::timestamp(began),
                 "time spent" = go::duration(took),
                 remote,
+                "rusd.user" = who.user,
                 "response type" = path,
                 "request count" = counts.requests,
                 "request size" = counts.request_bytes,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::config::{Config, Source};
 use super::member_list::{MemberUrls, parse, text_of};
+use super::refusal::Refusal;
 use super::url::Url;
 use super::{discovery, join, resolve};
 use crate::clock::SystemClock;
@@ -32,8 +33,17 @@ pub(super) enum Error {
     /// The discovery service refuses this member or cannot be used.
     #[error("failed to join discovery cluster ({0})")]
     Discovery(discovery::Error),
+    /// What is in the way is known; shown as etcd words it.
+    #[error("{}", .0.error)]
+    Refused(Box<Refusal>),
     #[error("{0}")]
     Corruption(#[from] CorruptionError),
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
 }
 
 impl From<String> for Error {
@@ -286,11 +296,12 @@ async fn named(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::config::StartedAs;
     use crate::server::load::load;
 
     async fn of(line: &str) -> Result<FirstStart, String> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let config = load(&words, &[], &mut Vec::new()).unwrap();
+        let config = load(StartedAs::Etcd, &words, &[], &mut Vec::new()).unwrap();
         let planned = planned(&config).await.map_err(|error| error.to_string())?;
         first(&config, planned).await.map_err(|error| error.to_string())
     }

@@ -36,14 +36,43 @@ pub(super) enum Level {
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     pub level: Level,
-    pub json: bool,
+    pub form: Form,
     pub outputs: Vec<String>,
     /// How files among the outputs are rotated; None if they are not.
     pub rotation: Option<Rotation>,
+    /// Whether lines that repeat are counted and summed up.
+    pub sums_repeats: bool,
+}
+
+impl Log {
+    /// JSON on these outputs, without rotation, as etcd's programs log before they have read their
+    /// settings.
+    pub(super) fn json(level: Level, outputs: Vec<String>) -> Self {
+        Self { level, form: Form::Json, outputs, rotation: None, sums_repeats: false }
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Json,
+    /// zap's console form, which is etcd's.
+    Console,
+    /// For a person at a terminal; under the name rusd alone.
+    Human,
+}
+
+/// The name by which the server was started. What the server says, and what it takes for granted,
+/// is etcd's under that name and may be kinder under rusd's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartedAs {
+    Etcd,
+    Rusd,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Config {
+    pub started_as: StartedAs,
     pub name: String,
     pub data_dir: PathBuf,
     pub wal_dir: Option<PathBuf>,
@@ -187,6 +216,8 @@ pub(super) enum Notice {
     Deprecated(&'static str),
     /// A timeout between members that was raised to the least, and what that is.
     Raised(&'static str, Duration),
+    /// Flags that no one gave, and the values that follow from other flags.
+    Follows(Vec<(&'static str, String)>),
     /// Flags with other values than their defaults that change nothing here.
     NoEffect(Vec<&'static str>),
     FileUsed(PathBuf),

@@ -5,13 +5,19 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// A directory that may not be read, or is none.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot access data directory {}: {source}", path.display())]
+pub(super) struct Inaccessible {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
 
 /// Whether a member has been started in this directory: its log exists, there or in `wal_dir`.
-pub(super) fn is_initialized(path: &Path, wal_dir: Option<&Path>) -> Result<bool, String> {
-    let failed = |path: &Path, error: io::Error| {
-        format!("cannot access data directory {}: {error}", path.display())
-    };
+pub(super) fn is_initialized(path: &Path, wal_dir: Option<&Path>) -> Result<bool, Inaccessible> {
+    let failed = |path: &Path, source| Inaccessible { path: path.to_path_buf(), source };
     warn_if_open(path).map_err(|error| failed(path, error))?;
     let log = wal_dir.map_or_else(|| path.join("member/wal"), Path::to_path_buf);
     let initialized = has_log(&log).map_err(|error| failed(&log, error))?;
@@ -61,13 +67,13 @@ mod tests {
     #[test]
     fn a_log_makes_the_member() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(is_initialized(&root.path().join("none"), None), Ok(false));
+        assert!(!is_initialized(&root.path().join("none"), None).unwrap());
         let wal = root.path().join("member/wal");
         fs::create_dir_all(&wal).unwrap();
         fs::write(wal.join("0.tmp"), "x").unwrap();
-        assert_eq!(is_initialized(root.path(), None), Ok(false));
+        assert!(!is_initialized(root.path(), None).unwrap());
         fs::write(wal.join("0000000000000000-0000000000000000.wal"), "x").unwrap();
-        assert_eq!(is_initialized(root.path(), None), Ok(true));
+        assert!(is_initialized(root.path(), None).unwrap());
         fs::remove_dir_all(&wal).unwrap();
         fs::write(&wal, "a file").unwrap();
         assert!(is_initialized(root.path(), None).is_err());

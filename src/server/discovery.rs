@@ -14,6 +14,7 @@ use crate::client::{
     prefix_end, rpc,
 };
 use crate::clock::SystemClock;
+use crate::go;
 use crate::limits;
 use crate::pb::{KeyValue, PutRequest, RangeRequest, RangeResponse};
 
@@ -175,7 +176,11 @@ impl<'a> Registry<'a> {
     async fn pause(&mut self, reason: &str) {
         self.failures = (self.failures + 1).min(limits::DISCOVERY_BACKOFFS_MAX);
         let backoff = Duration::from_secs(1 << self.failures);
-        tracing::warn!(reason, backoff = ?backoff, "retry connecting to discovery service");
+        tracing::warn!(
+            reason,
+            backoff = go::duration(backoff),
+            "retry connecting to discovery service"
+        );
         tokio::time::sleep(backoff).await;
     }
 

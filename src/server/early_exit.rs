@@ -1,9 +1,10 @@
 //! Starts that end without serving: help, version, and refused flags, as etcd ends them.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 
-use super::config::{Level, Log, Notice, Stop};
+use super::config::{Form, Level, Log, Notice, StartedAs, Stop};
+use super::refusal::Refusal;
 use super::version::{GIT_SHA, GO_VERSION, VERSION};
 use super::{flags, log, startup_log};
 
@@ -21,7 +22,12 @@ pub(super) fn told(text: &str) -> ExitCode {
 }
 
 /// Prints or logs why the start ends, as etcd does, and returns the exit code.
-pub(super) fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> ExitCode {
+pub(super) fn stop_early(
+    started_as: StartedAs,
+    stop: &Stop,
+    words: &[String],
+    notices: &[Notice],
+) -> ExitCode {
     let mut err = std::io::stderr();
     match stop {
         Stop::Help => {
@@ -31,16 +37,21 @@ pub(super) fn stop_early(stop: &Stop, words: &[String], notices: &[Notice]) -> E
         Stop::Version => return told(&version()),
         Stop::Usage(text) => drop(write!(err, "{text}\n{USAGE}")),
         Stop::Invalid(error) => {
-            default_log();
+            default_log(started_as);
             notices.iter().for_each(startup_log::notice);
             tracing::info!(args = ?words, "Running: ");
+            if started_as == StartedAs::Rusd {
+                let Refusal { subject, hint, .. } = Refusal::of_settings(error);
+                tracing::error!(target: log::FATAL, error, hint, "{subject}");
+                return ExitCode::from(stop.outcome().0);
+            }
             tracing::warn!(error, "failed to verify flags");
             if error.starts_with("--advertise-client-urls is required") {
                 tracing::warn!(error, "advertise client URLs are not set");
             }
         }
         Stop::Conflict(variable) => {
-            default_log();
+            default_log(started_as);
             notices.iter().for_each(startup_log::notice);
             tracing::error!(
                 target: log::FATAL,
@@ -61,9 +72,12 @@ pub(super) fn mistaken(mistake: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn default_log() {
-    let outputs = vec!["default".into()];
-    let settings = Log { level: Level::Info, json: true, outputs, rotation: None };
+/// The log of a server whose settings are not known: for people if one started it at a terminal.
+fn default_log(started_as: StartedAs) {
+    let mut settings = Log::json(Level::Info, vec!["default".into()]);
+    if started_as == StartedAs::Rusd && std::io::stderr().is_terminal() {
+        settings.form = Form::Human;
+    }
     if let Ok(logger) = log::Logger::new(&settings) {
         logger.install();
     }

@@ -198,6 +198,7 @@ mod tests {
 
     use super::*;
     use crate::server::config::Source;
+    use crate::server::config::StartedAs;
     use crate::server::load::load;
     use crate::server::member_list;
 
@@ -216,7 +217,7 @@ mod tests {
         let line = "--initial-cluster-state existing --initial-cluster \
                     default=http://localhost:2380,b=http://127.0.0.2:1";
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let config = load(&words, &[], &mut Vec::new()).unwrap();
+        let config = load(StartedAs::Etcd, &words, &[], &mut Vec::new()).unwrap();
         let Source::Flags(list) = &config.source else { panic!("{:?}", config.source) };
         let cluster = member_list::parse(list).unwrap();
         let join = matched(
@@ -263,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cluster_of_a_later_version_is_not_joined() {
-        let config = load(&[], &[], &mut Vec::new()).unwrap();
+        let config = load(StartedAs::Etcd, &[], &[], &mut Vec::new()).unwrap();
         let dial = TlsDial::new(&config.tls, None).unwrap();
         for (version, refusal) in [
             ("3.7.0", None),

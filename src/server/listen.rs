@@ -55,6 +55,15 @@ pub(super) struct Listener {
     pub tls: Option<Arc<Acceptor>>,
 }
 
+/// Why a port could not be listened on; shown as etcd words it.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(super) struct Unbound {
+    pub url: Url,
+    pub kind: io::ErrorKind,
+    text: String,
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Socket::Unix(_, path) = &self.socket {
@@ -83,7 +92,7 @@ pub(super) fn bind(
     urls: &[Url],
     tls: Option<&Arc<Acceptor>>,
     sockets: Sockets,
-) -> Result<Vec<Listener>, String> {
+) -> Result<Vec<Listener>, Unbound> {
     let bound = urls.iter().map(|url| {
         let mut listener = bind_one(url, sockets)?;
         listener.admit(url, tls);
@@ -99,7 +108,7 @@ pub(super) fn bind_clients(
     for_http: &[Url],
     tls: Option<&Arc<Acceptor>>,
     sockets: Sockets,
-) -> Result<Vec<Listener>, String> {
+) -> Result<Vec<Listener>, Unbound> {
     let traffic = if for_http.is_empty() { Traffic::Both } else { Traffic::Grpc };
     let all = urls.iter().map(|url| (url, traffic));
     let mut listeners: Vec<(String, Listener)> = Vec::new();
@@ -107,10 +116,12 @@ pub(super) fn bind_clients(
         let place = url.place();
         if let Some((_, listener)) = listeners.iter_mut().find(|(there, _)| *there == place) {
             if listener.traffic != traffic {
-                return Err(format!(
+                let text = format!(
                     "cannot bind both --listen-client-urls and --listen-client-http-urls on the \
                      same url {url}"
-                ));
+                );
+                let (url, kind) = (url.clone(), io::ErrorKind::InvalidInput);
+                return Err(Unbound { url, kind, text });
             }
             listener.admit(url, tls);
             continue;
@@ -123,10 +134,14 @@ pub(super) fn bind_clients(
     Ok(listeners.into_iter().map(|(_, listener)| listener).collect())
 }
 
-fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, String> {
+fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, Unbound> {
     if url.is_unix() {
         let path = url.socket_path();
-        let failed = |error: io::Error| format!("listen unix {path}: bind: {}", go::reason(&error));
+        let failed = |error: io::Error| Unbound {
+            url: url.clone(),
+            kind: error.kind(),
+            text: format!("listen unix {path}: bind: {}", go::reason(&error)),
+        };
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
@@ -146,8 +161,11 @@ fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, String> {
         });
     }
     let (host, port) = url.host_port();
-    let failed =
-        |error: io::Error| format!("listen tcp {host}:{port}: bind: {}", go::reason(&error));
+    let failed = |error: io::Error| Unbound {
+        url: url.clone(),
+        kind: error.kind(),
+        text: format!("listen tcp {host}:{port}: bind: {}", go::reason(&error)),
+    };
     let address = resolve(host, port).map_err(failed)?;
     let socket = bind_tcp(address, sockets).map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?.to_string();

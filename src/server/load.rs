@@ -3,26 +3,27 @@
 //! A flag or feature gate whose other values would break a promise if they were ignored is accepted
 //! at its default only.
 
-use std::net::UdpSocket;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::check::{self, check, refuse_unsupported};
 use super::config::{
-    Compaction, Config, Level, Log, Notice, PeerTimeouts, Sockets, Source, Stop, Tracing, Writing,
-    invalid,
+    Compaction, Config, Form, Level, Log, Notice, PeerTimeouts, Sockets, Source, StartedAs, Stop,
+    Tracing, Writing, invalid,
 };
 use super::discovery::Discovery;
 use super::flags::{self, Given};
 use super::rotate::Rotation;
 use super::values::Values;
-use super::{environment, file, journal, rotate, tls, url};
+use super::{addresses, environment, file, journal, rotate, tls, url};
 use crate::client::TlsOptions;
 use crate::{gateway, go, limits};
 
 /// Reads the command line and `environment`, or in their place a configuration file, checks the
 /// settings and adds what they imply. `notices` are to be logged also if the settings are invalid.
 pub(super) fn load(
+    started_as: StartedAs,
     arguments: &[String],
     environment: &[(String, String)],
     notices: &mut Vec<Notice>,
@@ -49,13 +50,13 @@ pub(super) fn load(
         notices.extend(old_names(&mut given));
         notices.extend(unknown.into_iter().map(Notice::KeyUnknown));
         refuse_unsupported(&given)?;
-        return build(&given, notices);
+        return build(started_as, given, notices);
     }
     notices.extend(old_names(&mut given));
     environment::add(&mut given, environment, notices)?;
     notices.extend(old_names(&mut given));
     refuse_unsupported(&given)?;
-    build(&given, notices)
+    build(started_as, given, notices)
 }
 
 fn old_names(given: &mut Given) -> impl Iterator<Item = Notice> + use<> {
@@ -63,7 +64,16 @@ fn old_names(given: &mut Given) -> impl Iterator<Item = Notice> + use<> {
 }
 
 /// A configuration from what flags and variables, or a file, have given.
-fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
+fn build(
+    started_as: StartedAs,
+    mut given: Given,
+    notices: &mut Vec<Notice>,
+) -> Result<Config, Stop> {
+    if started_as == StartedAs::Rusd {
+        let follows = addresses::follow(&mut given);
+        notices.extend((!follows.is_empty()).then_some(Notice::Follows(follows)));
+    }
+    let given = &given;
     let used = flags::DEPRECATED.iter().filter(|(name, _)| given.is_set(name));
     notices.extend(used.map(|&(_, text)| Notice::Deprecated(text)));
     notices.extend(raised(given));
@@ -74,7 +84,7 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
             "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"",
         );
     }
-    let mut config = settings(given)?;
+    let mut config = settings(started_as, given)?;
     check(&config, given)?;
     notices.extend(defaults_to_notice(&config, given));
     config.compaction =
@@ -84,11 +94,11 @@ fn build(given: &Given, notices: &mut Vec<Notice>) -> Result<Config, Stop> {
 }
 
 /// The settings one by one, before they are checked against each other.
-fn settings(given: &Given) -> Result<Config, Stop> {
-    let values = Values(given);
-    let log = log_settings(given)?;
+fn settings(started_as: StartedAs, given: &Given) -> Result<Config, Stop> {
+    let (values, log) = (Values(given), log_settings(started_as, given)?);
     let name = given.text("name").to_owned();
     Ok(Config {
+        started_as,
         data_dir: data_dir(given),
         wal_dir: Some(given.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
         takes_in_etcds: values.bool("import-etcd-dir"),
@@ -265,7 +275,7 @@ fn discovery(given: &Given) -> Discovery {
     }
 }
 
-fn log_settings(given: &Given) -> Result<Log, Stop> {
+fn log_settings(started_as: StartedAs, given: &Given) -> Result<Log, Stop> {
     if given.text("logger") != "zap" {
         return invalid(format!("unknown logger option {}", go::quote(given.text("logger"))));
     }
@@ -282,13 +292,7 @@ fn log_settings(given: &Given) -> Result<Log, Stop> {
             )));
         }
     };
-    let json = match given.text("log-format") {
-        "json" | "" => true,
-        "console" => false,
-        other => {
-            return invalid(format!("unknown log format: {other}, supported values json, console"));
-        }
-    };
+    let form = log_form(started_as, given)?;
     if given.text("log-outputs").is_empty() {
         return invalid("open sink \"\": open : no such file or directory");
     }
@@ -310,7 +314,24 @@ fn log_settings(given: &Given) -> Result<Log, Stop> {
             sorted.join(" ")
         ));
     }
-    Ok(Log { level, json, outputs, rotation })
+    Ok(Log { level, form, outputs, rotation, sums_repeats: started_as == StartedAs::Rusd })
+}
+
+/// The form of log lines. Under the name rusd, a person who starts the server at a terminal gets
+/// lines for people, unless a format or another place was asked for.
+fn log_form(started_as: StartedAs, given: &Given) -> Result<Form, Stop> {
+    let is_rusd = started_as == StartedAs::Rusd;
+    let chosen = ["log-format", "log-outputs"].iter().any(|name| given.is_set(name));
+    match given.text("log-format") {
+        "human" if is_rusd => Ok(Form::Human),
+        "json" | "" if is_rusd && !chosen && std::io::stderr().is_terminal() => Ok(Form::Human),
+        "json" | "" => Ok(Form::Json),
+        "console" => Ok(Form::Console),
+        other => {
+            let more = if is_rusd { ", human" } else { "" };
+            invalid(format!("unknown log format: {other}, supported values json, console{more}"))
+        }
+    }
 }
 
 fn rotation(given: &Given, outputs: &[String]) -> Result<Rotation, String> {
@@ -367,7 +388,7 @@ fn follow_defaults(config: &mut Config) {
         config.listen_peer_urls.first().is_some_and(|url| url.host_port().0 == "0.0.0.0");
     if listens_everywhere
         && url::join(&config.advertise_peer_urls) == default_peer
-        && let Some(host) = default_host()
+        && let Some(host) = addresses::default_host()
     {
         let port = config.listen_peer_urls[0].host_port().1.to_owned();
         let url = config.advertise_peer_urls[0].with_host(&host, &port);
@@ -382,14 +403,6 @@ fn follow_defaults(config: &mut Config) {
             config.advertise_peer_urls.iter().map(|url| format!("{}={url}", config.name)).collect();
         *list = members.join(",");
     }
-}
-
-/// The address that this machine would use to reach others. Connecting a UDP socket sends nothing.
-fn default_host() -> Option<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_unspecified()).then(|| ip.to_string())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Log lines as etcd writes them: one JSON object a line, or tab-separated for people.
+//! Log lines as etcd writes them: one JSON object a line, or tab-separated for people. Under the
+//! name rusd there is a third form, for people at a terminal (`human`).
 //!
 //! This is a whole `tracing` subscriber and not a layer: the server opens no spans, and events of
 //! other crates are turned off at their call sites, so that what is not logged costs nothing. A
@@ -6,9 +7,11 @@
 //! nothing for `LOG_WRITE_MAX` costs lines, and not the member: every thread that logs would wait
 //! for it. The target `fatal` marks the last line before the process ends.
 
+mod fields;
+mod human;
 mod output;
+mod repeats;
 
-use std::fmt;
 use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -16,7 +19,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -28,7 +30,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::go;
 use crate::limits::{LOG_LINES_PER_SECOND, LOG_SAMPLER_PLACES};
 
+use config::Form;
+use fields::{Fields, quote};
 use output::{Line, Output, Sink};
+use repeats::{Passage, Repeats};
 
 /// How often each message was logged in the current second, by the message's hash. Two messages may
 /// share a place, which costs a line now and then; in return, the table never grows.
@@ -66,8 +71,10 @@ fn open(path: &str, rotation: Option<&Rotation>) -> Result<Sink, String> {
 
 pub(super) struct Logger {
     sampler: Sampler,
+    /// None under the name etcd, whose log only has the sampler, and no fields of rusd's own.
+    repeats: Option<Repeats>,
     level: config::Level,
-    json: bool,
+    form: Form,
     outputs: Mutex<Vec<Output>>,
     clock: SystemClock,
 }
@@ -84,9 +91,10 @@ impl Logger {
                 path => open(path, settings.rotation.as_ref()).map(Output::new),
             })
             .collect::<Result<Vec<_>, String>>()?;
-        let (level, json) = (settings.level, settings.json);
+        let (level, form) = (settings.level, settings.form);
         let (sampler, clock) = (Sampler::new(), SystemClock::new());
-        Ok(Self { sampler, level, json, outputs: Mutex::new(outputs), clock })
+        let repeats = settings.sums_repeats.then(Repeats::default);
+        Ok(Self { sampler, repeats, level, form, outputs: Mutex::new(outputs), clock })
     }
 
     /// Makes this the process's logger. A second one is ignored.
@@ -95,9 +103,49 @@ impl Logger {
     }
 
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        let ours = metadata.target().starts_with("rusd") || metadata.target() == FATAL;
-        ours && metadata.is_event() && level_of(metadata) >= self.level
+        let target = metadata.target();
+        let is_ours = target.starts_with("rusd")
+            || target == FATAL
+            || (target == PEOPLE && self.form == Form::Human);
+        is_ours && metadata.is_event() && level_of(metadata) >= self.level
     }
+
+    fn write(&self, level: config::Level, caller: &str, fields: &Fields, now: u64) {
+        let report = |lines| lost(lines, now, self.form);
+        if self.form == Form::Human {
+            for output in self.outputs.lock().iter_mut() {
+                let text = human::line(level, fields, now, output.style());
+                output.write(&Line { level, caller, text: &text }, report);
+            }
+            return;
+        }
+        let text = line(level, caller, fields, now, self.form);
+        let line = Line { level, caller, text: &text };
+        self.outputs.lock().iter_mut().for_each(|output| output.write(&line, report));
+    }
+
+    /// Logs how often the lines were repeated that were held back, where their time is over.
+    fn tell_repeats(&self, now: u64, ends_all: bool) {
+        let Some(repeats) = &self.repeats else { return };
+        for held in repeats.ended(now, ends_all) {
+            self.write(held.level, &held.caller, &held.fields(now), now);
+        }
+    }
+}
+
+/// The zone of the times that people are shown.
+pub(super) fn zone() -> String {
+    human::zone(SystemClock::new().unix_nanos())
+}
+
+/// Logs what repeats were held back, where their time is over; all of them if `ends_all`. Called
+/// once a second, since nothing else may be logged for long.
+pub(super) fn tell_repeats(ends_all: bool) {
+    tracing::dispatcher::get_default(|subscriber| {
+        if let Some(logger) = subscriber.downcast_ref::<Logger>() {
+            logger.tell_repeats(logger.clock.unix_nanos(), ends_all);
+        }
+    });
 }
 
 /// A field whose value is a JSON list of names and values, each of which becomes a field of its
@@ -106,6 +154,9 @@ pub(super) const FIELDS: &str = "fields";
 
 /// The target of the line that says why the process ends.
 pub(super) const FATAL: &str = "fatal";
+
+/// The target of lines that are for people at a terminal alone: JSON says the same in etcd's words.
+pub(super) const PEOPLE: &str = "people";
 
 fn level_of(metadata: &Metadata<'_>) -> config::Level {
     if metadata.target() == FATAL {
@@ -157,17 +208,27 @@ impl Subscriber for Logger {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields { message: String::new(), text: String::new(), spaced: !self.json };
+        let mut fields = Fields::default();
         event.record(&mut fields);
+        fields.settle(self.repeats.is_some());
         let (level, now) = (level_of(event.metadata()), self.clock.unix_nanos());
-        if !self.sampler.passes(level, &fields.message, now / 1_000_000_000) {
+        if self.form == Form::Human && human::is_detail(level, self.level, &fields) {
             return;
         }
         let caller = caller(event.metadata());
-        let text = line(level, &caller, &fields, now, self.json);
-        let line = Line { level, caller: &caller, text: &text };
-        let report = |lines| lost(lines, now, self.json);
-        self.outputs.lock().iter_mut().for_each(|output| output.write(&line, report));
+        self.tell_repeats(now, level == config::Level::Fatal);
+        let passage = match &self.repeats {
+            Some(repeats) => repeats.pass(level, &caller, &fields, now),
+            None => Passage::Free,
+        };
+        let passes = match passage {
+            Passage::Held => false,
+            Passage::Counted => true,
+            Passage::Free => self.sampler.passes(level, &fields.message, now / 1_000_000_000),
+        };
+        if passes {
+            self.write(level, &caller, &fields, now);
+        }
     }
 
     fn enter(&self, _: &Id) {}
@@ -176,11 +237,11 @@ impl Subscriber for Logger {
 }
 
 /// The line that says that others were lost.
-fn lost(lines: u64, unix_nanos: u64, json: bool) -> String {
+fn lost(lines: u64, unix_nanos: u64, form: Form) -> String {
     let message = "lines of this log were lost, since nobody took them".to_owned();
-    let mut fields = Fields { message, text: String::new(), spaced: !json };
+    let mut fields = Fields { message, ..Fields::default() };
     fields.raw("lines", &lines.to_string());
-    line(config::Level::Warn, "server/log.rs", &fields, unix_nanos, json)
+    line(config::Level::Warn, "server/log.rs", &fields, unix_nanos, form)
 }
 
 fn line(
@@ -188,29 +249,33 @@ fn line(
     caller: &str,
     fields: &Fields,
     unix_nanos: u64,
-    json: bool,
+    form: Form,
 ) -> String {
-    let (level, time) = (level_name(level), go::timestamp(unix_nanos));
-    if json {
-        let mut line = format!("{{\"level\":\"{level}\",\"ts\":\"{time}\",\"caller\":");
-        quote(&mut line, caller);
-        line.push_str(",\"msg\":");
-        quote(&mut line, &fields.message);
-        if !fields.text.is_empty() {
-            line.push(',');
-            line.push_str(&fields.text);
+    let (name, time) = (level_name(level), go::timestamp(unix_nanos));
+    match form {
+        Form::Human => human::line(level, fields, unix_nanos, human::Style::default()),
+        Form::Json => {
+            let mut line = format!("{{\"level\":\"{name}\",\"ts\":\"{time}\",\"caller\":");
+            quote(&mut line, caller);
+            line.push_str(",\"msg\":");
+            quote(&mut line, &fields.message);
+            if !fields.pairs.is_empty() {
+                line.push(',');
+                line.push_str(&fields.text(",", ":"));
+            }
+            line.push_str("}\n");
+            line
         }
-        line.push_str("}\n");
-        line
-    } else {
-        let mut line = format!("{time}\t{level}\t{caller}\t{}", fields.message);
-        if !fields.text.is_empty() {
-            line.push_str("\t{");
-            line.push_str(&fields.text);
-            line.push('}');
+        Form::Console => {
+            let mut line = format!("{time}\t{name}\t{caller}\t{}", fields.message);
+            if !fields.pairs.is_empty() {
+                line.push_str("\t{");
+                line.push_str(&fields.text(", ", ": "));
+                line.push('}');
+            }
+            line.push('\n');
+            line
         }
-        line.push('\n');
-        line
     }
 }
 
@@ -219,85 +284,6 @@ fn caller(metadata: &Metadata<'_>) -> String {
     let file = metadata.file().unwrap_or("unknown");
     let start = file.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
     format!("{}:{}", &file[start..], metadata.line().unwrap_or(0))
-}
-
-struct Fields {
-    message: String,
-    text: String,
-    spaced: bool,
-}
-
-impl Fields {
-    fn raw(&mut self, name: &str, value: &str) {
-        if !self.text.is_empty() {
-            self.text.push_str(if self.spaced { ", " } else { "," });
-        }
-        quote(&mut self.text, name);
-        self.text.push_str(if self.spaced { ": " } else { ":" });
-        self.text.push_str(value);
-    }
-
-    fn string(&mut self, name: &str, value: &str) {
-        let mut quoted = String::with_capacity(value.len() + 2);
-        quote(&mut quoted, value);
-        self.raw(name, &quoted);
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = format!("{value:?}");
-        if field.name() == "message" {
-            self.message = text;
-        } else if field.name() == FIELDS {
-            let fields = serde_json::from_str::<Vec<(String, serde_json::Value)>>(&text);
-            for (name, value) in fields.unwrap_or_default() {
-                self.raw(&name, &value.to_string());
-            }
-        } else if let (true, Ok(list)) =
-            (text.starts_with(['[', '"']), serde_json::from_str::<serde_json::Value>(&text))
-        {
-            // The debug form of a list of strings or numbers is JSON already.
-            self.raw(field.name(), &list.to_string());
-        } else {
-            self.string(field.name(), &text);
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.message = value.to_owned();
-        } else {
-            self.string(field.name(), value);
-        }
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.raw(field.name(), &value.to_string());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.raw(field.name(), &value.to_string());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.raw(field.name(), if value { "true" } else { "false" });
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        if value.is_finite() {
-            self.raw(field.name(), &value.to_string());
-        } else {
-            self.string(field.name(), &value.to_string());
-        }
-    }
-}
-
-fn quote(out: &mut String, text: &str) {
-    match serde_json::to_string(text) {
-        Ok(quoted) => out.push_str(&quoted),
-        Err(_) => out.push_str("\"\""),
-    }
 }
 
 #[cfg(test)]
@@ -314,9 +300,10 @@ mod tests {
         let path = file.path().to_str().unwrap().to_owned();
         let settings = config::Log {
             level: config::Level::Info,
-            json: format == "json",
+            form: if format == "json" { Form::Json } else { Form::Console },
             outputs: vec![path.clone()],
             rotation: None,
+            sums_repeats: false,
         };
         tracing::subscriber::with_default(Logger::new(&settings).unwrap(), log);
         let mut text = String::new();
@@ -400,7 +387,7 @@ mod tests {
             assert_eq!(line, long);
             whole += 1;
         }
-        output.write(&plain("again\n"), |lines| lost(lines, 0, true));
+        output.write(&plain("again\n"), |lines| lost(lines, 0, Form::Json));
         drop(output);
         let rest: Vec<String> = reader.lines().map(Result::unwrap).collect();
         let [cut @ .., said, again] = &rest[..] else { panic!("{rest:?}") };

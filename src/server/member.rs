@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::config::{Compaction, Config, Source};
 use super::listen::{self, Listener};
 use super::notify::Manager;
+use super::refusal::Refusal;
 use super::url::texts;
 use super::{cluster, startup_log, tls};
 use crate::clock::SystemClock;
@@ -130,7 +131,7 @@ async fn start_node(
             metrics::set_server_id(node.member_id());
             Ok(node)
         }
-        Ok(Err(error)) => Err(error.to_string().into()),
+        Ok(Err(error)) => Err(Refusal::of_directory(&config.data_dir, &error).into()),
         Err(gone) => Err(supervisor.failure_reason().unwrap_or_else(|| gone.to_string()).into()),
     }
 }

@@ -14,16 +14,17 @@
 //!
 //! | subject | files |
 //! |---|---|
-//! | settings | `flags`, `kindly`, `file`, `config`, `environment`, `values`, `check`, `load` |
+//! | settings | `flags`, `kindly`, `file`, `config`, `environment`, `values`, `addresses`, `check`, `load` |
 //! | the first members | `url`, `resolve`, `member_list`, `discovery`, `join`, `cluster` |
 //! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
 //! | the TCP gateway | `relay` |
 //! | spans | `traces`, `otlp` |
-//! | start and end | `early_exit`, `datadir`, `member`, `run`, `startup_log`, `signals` |
+//! | start and end | `early_exit`, `refusal`, `holders`, `datadir`, `member`, `run`, `outlook`, `startup_log`, `signals` |
 //! | process | `log`, `rotate`, `journal`, `notify`, `malloc`, `version` |
 
+mod addresses;
 mod charged;
 mod check;
 mod cluster;
@@ -39,6 +40,7 @@ mod flags;
 #[cfg(test)]
 mod gateway_tests;
 mod heads;
+mod holders;
 #[cfg(test)]
 mod hostile_snapshot_tests;
 mod hpack;
@@ -59,6 +61,8 @@ mod member_list;
 mod notify;
 mod otlp;
 mod outbox;
+mod outlook;
+mod refusal;
 mod relay;
 mod resolve;
 mod rotate;
@@ -94,11 +98,13 @@ use crate::gateway::{self, Gateway};
 use crate::http::{Http, Port};
 use crate::node::Node;
 use crate::{limits, rpc};
+pub use config::StartedAs;
 use config::{Config, Notice, Stop};
 use connection::{Origin, connection};
 use early_exit::stop_early;
 use member::End;
 use outbox::Outbox;
+use refusal::Refusal;
 use services::{Keepalive, Services};
 use signals::die_by;
 
@@ -117,8 +123,8 @@ pub async fn first_cluster(
 }
 
 /// Runs the server until it ends, and returns its exit code. `words` is the command line with the
-/// program's name; the first `skipped` of them come before the flags.
-pub fn main(words: Vec<OsString>, skipped: usize) -> ExitCode {
+/// program's name.
+pub fn main(words: Vec<OsString>, started_as: StartedAs) -> ExitCode {
     malloc::set_up();
     let words: Vec<String> =
         words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -128,27 +134,26 @@ pub fn main(words: Vec<OsString>, skipped: usize) -> ExitCode {
         })
         .collect();
     let mut notices = Vec::new();
+    // As rusd, the command `serve` comes before the flags.
+    let skipped = if started_as == StartedAs::Rusd { 2 } else { 1 };
     let flags = words.get(skipped..).unwrap_or_default();
-    let (flags, environment) = match skipped {
-        1 => (flags.to_vec(), environment),
-        _ => match kindly::arguments(flags) {
+    let (flags, environment) = match started_as {
+        StartedAs::Etcd => (flags.to_vec(), environment),
+        StartedAs::Rusd => match kindly::arguments(flags) {
             Ok(flags) => (flags, kindly::environment(environment)),
             Err(mistake) => return early_exit::mistaken(&mistake),
         },
     };
-    match load::load(&flags, &environment, &mut notices) {
+    match load::load(started_as, &flags, &environment, &mut notices) {
         Ok(config) => match log::Logger::new(&config.log) {
             Ok(logger) => {
                 logger.install();
                 log_panics();
                 start(config, &words, &notices)
             }
-            Err(error) => {
-                let stop = Stop::Invalid(error);
-                stop_early(&stop, &words, &notices)
-            }
+            Err(error) => stop_early(started_as, &Stop::Invalid(error), &words, &notices),
         },
-        Err(stop) => stop_early(&stop, &words, &notices),
+        Err(stop) => stop_early(started_as, &stop, &words, &notices),
     }
 }
 
@@ -159,7 +164,7 @@ pub fn settings(
     environment: &[(String, String)],
 ) -> Result<String, (u8, String)> {
     let mut notices = Vec::new();
-    match load::load(arguments, environment, &mut notices) {
+    match load::load(StartedAs::Etcd, arguments, environment, &mut notices) {
         Ok(config) => Ok(format!("{config:?} {notices:?}")),
         Err(stop) => {
             let (code, text) = stop.outcome();
@@ -229,13 +234,34 @@ fn fatal(message: &str, error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Logs the last line of a server that does not start.
+fn refused(started_as: StartedAs, refusal: &Refusal) -> ExitCode {
+    let Refusal { subject, error, hint } = refusal;
+    if started_as == StartedAs::Etcd {
+        return fatal("discovery failed", error);
+    }
+    tracing::error!(
+        target: log::FATAL,
+        error,
+        hint = Some(hint.as_str()).filter(|hint| !hint.is_empty()),
+        "{subject}"
+    );
+    ExitCode::FAILURE
+}
+
 fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
+    startup_log::begun();
     notices.iter().for_each(startup_log::notice);
     tracing::info!(args = ?arguments, "Running: ");
     startup_log::unsynced(&config);
     let clients = [config.listen_client_urls.as_slice(), &config.listen_client_http_urls].concat();
     if let Err(error) = config.tls.make(&config.data_dir, &clients, &config.listen_peer_urls) {
-        return fatal("discovery failed", &error);
+        return refused(config.started_as, &Refusal::of_text(&error));
+    }
+    if config.started_as == StartedAs::Rusd
+        && let Some(refusal) = Refusal::of_files(&config)
+    {
+        return refused(config.started_as, &refusal);
     }
     // The member's own tasks and its peers have one thread for themselves: clients' load does not
     // delay them, and a message from a peer wakes one thread instead of several that share the
@@ -280,6 +306,7 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
             );
             ExitCode::FAILURE
         }
-        Err(error) => fatal("discovery failed", &error.to_string()),
+        Err(cluster::Error::Refused(refusal)) => refused(config.started_as, &refusal),
+        Err(error) => refused(config.started_as, &Refusal::of_text(&error.to_string())),
     }
 }

@@ -73,7 +73,7 @@ fn say_error(text: &str) -> ExitCode {
 
 fn start(flags: &Flags, words: &[String]) -> ExitCode {
     let outputs = vec!["default".to_owned()];
-    match Logger::new(&Log { level: Level::Info, json: true, outputs, rotation: None }) {
+    match Logger::new(&Log::json(Level::Info, outputs)) {
         Ok(logger) => logger.install(),
         Err(error) => return say_error(&format!("{error}\n")),
     }

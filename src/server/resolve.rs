@@ -40,7 +40,7 @@ async fn resolved(url: &Url) -> Result<Url, String> {
                 return Err(format!("failed to resolve {url} ({error})"));
             }
             Err(error) => {
-                tracing::warn!(%url, host, "retry-interval" = ?RETRY, error, "failed to resolve URL Host");
+                tracing::warn!(%url, host, "retry-interval" = go::duration(RETRY), error, "failed to resolve URL Host");
                 tokio::time::sleep(RETRY).await;
             }
         }

@@ -12,12 +12,13 @@ use super::listen::{self, Listener};
 use super::member::{End, failure, open, removal, stop_node};
 use super::notify::Manager;
 use super::outbox::Outbox;
+use super::refusal::Refusal;
 use super::serve::serve;
 use super::services::{Keepalive, Services};
 use super::signals::{self, Signals};
 use super::traces::{self, Exporting};
 use super::url::texts;
-use super::{cluster, datadir, startup_log, tls};
+use super::{cluster, datadir, log, outlook, startup_log, tls};
 use crate::gateway::Gateway;
 use crate::http::{self, Http, Port};
 use crate::node::Node;
@@ -33,7 +34,8 @@ pub(super) async fn run(
 ) -> Result<End, cluster::Error> {
     let is_early = signals::end_early_if_first();
     let connections = connections_max()?;
-    let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())?;
+    let is_initialized = datadir::is_initialized(&config.data_dir, config.wal_dir.as_deref())
+        .map_err(|error| Refusal::of_inaccessible(&error))?;
     let Bound { peers, clients, probes } = bind(config, member)?;
     let manager = Manager::of_environment();
     let (tracer, exporter) = traces::set_up(config)?;
@@ -67,6 +69,7 @@ pub(super) async fn run(
     }
     start(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
     startup_log::serving(config, node.header().member_id);
+    ports.start(outlook::watch(node.clone(), config.clone(), stopped.clone()));
     if let Some(ended) = until_ready(&node, &manager, &mut signals).await {
         return Ok(ended);
     }
@@ -81,6 +84,7 @@ pub(super) async fn run(
             _ = ending.wait_for(|stop| *stop) => {}
         }
     });
+    startup_log::cluster(&node);
     startup_log::ready(&clients);
     start(&mut ports, clients, &services);
     ports.start(manager.clone().serving(node.clone(), stopped.clone()));
@@ -139,7 +143,9 @@ async fn wind_down(
     stop.send_replace(true);
     ports.all_ended().await;
     let ((), ended) = tokio::join!(exporting.finish(), stop_node(node, ended));
+    log::tell_repeats(true);
     tracing::info!("closed etcd server");
+    tracing::info!(target: log::PEOPLE, "stopped; all that was acknowledged is on the disk");
     ended
 }
 
@@ -151,7 +157,7 @@ struct Bound {
 }
 
 /// Binds all ports. The listeners for peers belong to `member`, its own runtime.
-fn bind(config: &Config, member: &Handle) -> Result<Bound, String> {
+fn bind(config: &Config, member: &Handle) -> Result<Bound, cluster::Error> {
     if config.sockets.reuse_address || config.sockets.reuse_port {
         tracing::info!(
             "reuse-address" = config.sockets.reuse_address,
@@ -168,7 +174,8 @@ fn bind(config: &Config, member: &Handle) -> Result<Bound, String> {
     let client_tls = tls::acceptor(&client_urls, &config.tls.client).map_err(failed("listener"))?;
     let peers = {
         let _there = member.enter();
-        listen::bind(&config.listen_peer_urls, peer_tls.as_ref(), config.sockets)?
+        listen::bind(&config.listen_peer_urls, peer_tls.as_ref(), config.sockets)
+            .map_err(|unbound| Refusal::of_port("listen-peer-urls", &unbound))?
     };
     tls::say_what_is_plain(true, &config.listen_peer_urls, &config.tls.peer);
     tracing::info!("listen-client-urls" = ?texts(&config.listen_client_urls), "configuring client listeners");
@@ -179,8 +186,14 @@ fn bind(config: &Config, member: &Handle) -> Result<Bound, String> {
         for_http,
         client_tls.as_ref(),
         config.sockets,
-    )?;
-    let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref(), config.sockets)?;
+    )
+    .map_err(|unbound| {
+        let is_for_http = for_http.contains(&unbound.url);
+        let flag = if is_for_http { "listen-client-http-urls" } else { "listen-client-urls" };
+        Refusal::of_port(flag, &unbound)
+    })?;
+    let probes = listen::bind(&config.listen_metrics_urls, client_tls.as_ref(), config.sockets)
+        .map_err(|unbound| Refusal::of_port("listen-metrics-urls", &unbound))?;
     Ok(Bound { peers, clients, probes })
 }
 

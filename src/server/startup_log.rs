@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::cluster::PlannedMembers;
 use super::config::{Compaction, Config, Notice};
 use super::listen::Listener;
+use super::log;
 use super::url::texts;
 use super::version::{GIT_SHA, GO_VERSION, VERSION};
 use crate::{go, node};
@@ -29,6 +30,11 @@ pub(super) fn notice(notice: &Notice) {
         Notice::Raised(flag, least) => {
             let least = go::duration(*least);
             tracing::info!("{flag} increased to minimum value: {least}");
+        }
+        Notice::Follows(flags) => {
+            let fields: Vec<Value> = flags.iter().map(|pair| json!(pair)).collect();
+            let fields = Value::from(fields);
+            tracing::info!(%fields, "addresses that were not given follow from other flags");
         }
         Notice::NoEffect(flags) => tracing::warn!(
             ?flags,
@@ -54,6 +60,51 @@ pub(super) fn notice(notice: &Notice) {
         Notice::VariableUnknown(text) => {
             tracing::warn!("environment-variable" = text, "unrecognized environment variable");
         }
+    }
+}
+
+/// What a person who starts the server is told first.
+pub(super) fn begun() {
+    let (pid, times) = (std::process::id(), log::zone());
+    let rusd = GIT_SHA.trim_start_matches("rusd-");
+    tracing::info!(
+        target: log::PEOPLE,
+        pid, times,
+        "rusd {rusd}, with the API of etcd {VERSION}"
+    );
+}
+
+/// What a person is told of the member's place.
+fn of_the_place(config: &Config, planned: Option<&PlannedMembers>) {
+    let kind = if planned.is_none() { "its" } else { "a new" };
+    let (name, dir) = (&config.name, config.data_dir.display());
+    tracing::info!(target: log::PEOPLE, "member {name} starts in {kind} data directory {dir}");
+    let (peers, clients) = (texts(&config.listen_peer_urls), texts(&config.listen_client_urls));
+    tracing::info!(target: log::PEOPLE, clients = ?clients, peers = ?peers, "listening");
+    let advertised = [texts(&config.advertise_client_urls), texts(&config.advertise_peer_urls)];
+    if advertised != [clients, peers] {
+        let [clients, peers] = advertised;
+        tracing::info!(target: log::PEOPLE, clients = ?clients, peers = ?peers, "advertising");
+    }
+}
+
+/// What a person is told of the cluster that this member is part of.
+pub(super) fn cluster(node: &node::Node) {
+    let (mut members, own) = (node.members(), node.member_id());
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    let (id, count) = (format!("{:x}", node.cluster_id()), members.len());
+    let noun = if count == 1 { "member" } else { "members" };
+    tracing::info!(target: log::PEOPLE, "cluster {id} has {count} {noun}");
+    for member in members {
+        let kind = match (member.id == own, member.is_learner) {
+            (true, true) => ", this member, a learner",
+            (true, false) => ", this member",
+            (false, true) => ", a learner",
+            (false, false) => "",
+        };
+        let name = if member.name.is_empty() { "(not started)" } else { &member.name };
+        let (id, peers) = (member.id, member.peer_ur_ls.join(","));
+        tracing::info!(target: log::PEOPLE, peers, "  {name} ({id:x}){kind}");
     }
 }
 
@@ -87,6 +138,7 @@ pub(super) fn settings(config: &Config, planned: Option<&PlannedMembers>) {
     .collect();
     let fields = Value::from(fields);
     tracing::info!(%fields, "starting an etcd server");
+    of_the_place(config, planned);
 }
 
 type Fields = Vec<(&'static str, Value)>;
@@ -245,6 +297,15 @@ pub(super) fn ready(listeners: &[Listener]) {
     for listener in listeners {
         tracing::info!("ready to serve client requests");
         let (traffic, address) = (listener.traffic.name(), listener.address.as_str());
+        let security = match (listener.is_plain, listener.is_secured()) {
+            (true, true) => "with TLS or without",
+            (true, false) => "without TLS",
+            (false, _) => "with TLS",
+        };
+        tracing::info!(
+            target: log::PEOPLE,
+            "ready to serve client requests on {address}, {security}"
+        );
         if listener.is_plain {
             tracing::info!(
                 traffic,

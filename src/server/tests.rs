@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
+use super::config::StartedAs;
 use super::io;
 use super::listen;
 use super::load::load;
@@ -62,7 +63,7 @@ impl Member {
             dir.path().join("data").display()
         );
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let config = load(&words, &[], &mut Vec::new()).unwrap();
+        let config = load(StartedAs::Etcd, &words, &[], &mut Vec::new()).unwrap();
         let here = tokio::runtime::Handle::current();
         let node =
             open(&config, false, &[], &here, &Manager::default(), Tracer::default()).await.unwrap();

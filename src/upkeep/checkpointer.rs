@@ -12,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::go;
 use crate::lease::Lessor;
 use crate::limits;
 use crate::mvcc::{Current, IndexPass, Mvcc, write_attachment, write_attachments_end};
@@ -189,7 +190,7 @@ impl Checkpointer {
         }
         let now = self.clock.now();
         let took = now.saturating_sub(started);
-        tracing::info!(revision, took = ?took, "index checkpoint written");
+        tracing::info!(revision, took = go::duration(took), "index checkpoint written");
         self.revision = revision;
         (self.rows_behind, self.rows_pushed) = (0, rows_pushed);
         self.rest_until = now + self.pace.interval.max(took * REST_FACTOR);

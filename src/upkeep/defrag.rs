@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Error, Upkeep};
+use crate::go;
 use crate::metrics;
 use crate::peer::Pace;
 use crate::store::{Defragmented, Store};
@@ -45,8 +46,8 @@ impl Upkeep {
             "current-db-size-bytes" = done.after.total,
             "current-db-size-in-use-bytes" = done.after.in_use,
             "copied-bytes" = done.copied_bytes,
-            "commits-paused" = ?done.pause,
-            took = ?took,
+            "commits-paused" = go::duration(done.pause),
+            took = go::duration(took),
             "finished defragmenting directory"
         );
         Ok(done)

@@ -26,6 +26,7 @@ use std::time::Duration;
 use super::Upkeep;
 use super::door::{Door, Refusal};
 use crate::apply::Command;
+use crate::go;
 use crate::limits::{
     SPACE_ANSWER_WAIT, SPACE_ANSWER_WAIT_MAX, SPACE_FREE_BYTES_MIN, SPACE_LOOK_INTERVAL,
     SPACE_NO_GAIN_REST, SPACE_RECLAIM_INTERVAL, SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS,
@@ -117,7 +118,7 @@ impl Upkeep {
             if !is_swept {
                 tracing::warn!(
                     "db-size-in-use-bytes" = sizes.in_use,
-                    waited = ?SPACE_SWEEP_WAIT,
+                    waited = go::duration(SPACE_SWEEP_WAIT),
                     "space policy: the deletions of the last compaction do not end; history is not \
                      compacted further before they do"
                 );

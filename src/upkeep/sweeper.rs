@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::checkpointer::Checkpointer;
 use crate::apply::{self, Reply};
 use crate::clock::{self, Clock};
+use crate::go;
 use crate::limits;
 use crate::metrics;
 use crate::mvcc::{self, Mvcc, Sweep, SweepStep};
@@ -263,7 +264,7 @@ impl SweepWorker {
                 metrics::compaction_last().set(seconds.cast_signed());
                 tracing::info!(
                     "compact-revision" = revision,
-                    took = ?took,
+                    took = go::duration(took),
                     "number-of-keys-compacted" = deleted,
                     hash = hash.hash,
                     "current-db-size-bytes" = sizes.total,

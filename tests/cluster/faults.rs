@@ -274,3 +274,56 @@ async fn any_member_writes_and_reads_the_latest() {
     }
     cluster.compare_hashes(&[0, 1, 2]).await;
 }
+
+/// The lines of a member's log with this message.
+fn told(cluster: &Cluster, at: usize, message: &str) -> Vec<serde_json::Value> {
+    let log = cluster.log(at);
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter(|line| line["msg"] == message).collect()
+}
+
+async fn wait_told(cluster: &Cluster, at: usize, message: &str) -> serde_json::Value {
+    let told = async {
+        loop {
+            if let [line, ..] = &told(cluster, at, message)[..] {
+                return line.clone();
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("no {message}:\n{}", cluster.logs()))
+}
+
+#[tokio::test]
+async fn a_quorum_that_is_lost_is_told_once_with_who_is_missing() {
+    let mut cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    let leader = cluster.leader().await;
+    let stays = (leader + 1) % 3;
+    let other = (leader + 2) % 3;
+    assert_eq!(told(&cluster, stays, "quorum lost"), Vec::<serde_json::Value>::new());
+    cluster.kill(other);
+    let line = wait_told(&cluster, stays, "member unreachable").await;
+    assert!(line["peer"].as_str().unwrap().starts_with(&cluster.members[other].name), "{line}");
+    assert!(!line["error"].as_str().unwrap().is_empty(), "{line}");
+    cluster.kill(leader);
+    let line = wait_told(&cluster, stays, "quorum lost").await;
+    let missing: Vec<&str> =
+        line["missing"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert_eq!((missing.len(), &line["present"], &line["needed"]), (2, &1.into(), &2.into()));
+    for at in [leader, other] {
+        let name = format!("{} (", cluster.members[at].name);
+        let found = missing.iter().find(|it| it.starts_with(&name));
+        assert!(found.is_some_and(|it| it.contains(") since 2")), "{line}");
+    }
+    let log = cluster.log(stays);
+    assert!(log.contains(" lost leader "), "{log}");
+    cluster.run(leader, "new");
+    cluster.run(other, "new");
+    let line = wait_told(&cluster, stays, "quorum regained").await;
+    assert!(!line["took"].as_str().unwrap().is_empty(), "{line}");
+    cluster.ready(&[0, 1, 2]).await;
+    for message in ["quorum lost", "quorum regained"] {
+        assert_eq!(told(&cluster, stays, message).len(), 1, "{message}");
+    }
+}

@@ -104,7 +104,9 @@ fn a_refused_start_says_what_it_was_told_first() {
     let said = member.wait_refused();
     let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("{text} in {said}"));
     assert!(at("ETCD_ZZ=1") < at(r#""msg":"Running: ","args":["#));
-    assert!(at(r#""msg":"Running: ","args":["#) < at("failed to verify flags"));
+    assert!(
+        at(r#""msg":"Running: ","args":["#) < at("the value of --election-timeout cannot be used")
+    );
     assert!(said.contains(r#","serve","--name","one","#), "{said}");
 }
 
@@ -126,7 +128,10 @@ fn a_journal_that_is_not_there_ends_the_start() {
     let said = member.wait_refused();
     let why = "can't find journal (dial unixgram /run/systemd/journal/socket: connect: no such file \
                or directory)";
-    assert!(said.contains("failed to verify flags") && said.contains(why), "{said}");
+    assert!(
+        said.contains("systemd's journal, of --log-outputs, is not there") && said.contains(why),
+        "{said}"
+    );
 }
 
 #[test]

@@ -192,3 +192,40 @@ async fn changes_of_users_and_roles_are_logged_as_in_etcd() {
     }
     assert!(!member.log().contains(PASSWORD) && !member.log().contains(&token));
 }
+
+/// Once auth is on, a line about a request names its user, and one about a change who changed it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_say_who_asked_and_who_changed() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, log) = (root.path().join("data"), root.path().join("log"));
+    let mut member =
+        Member::spawn_with(&["--warning-unary-request-duration=1ns"], &[], &data, &log);
+    member.wait_ready();
+    let channel = member.channel().await;
+    let mut auth = AuthClient::new(channel.clone());
+    let name = || "root".to_owned();
+    let (user, password) = (name(), PASSWORD.to_owned());
+    auth.user_add(AuthUserAddRequest { name: user, password, ..Default::default() }).await.unwrap();
+    auth.role_add(AuthRoleAddRequest { name: name() }).await.unwrap();
+    let grant = AuthUserGrantRoleRequest { user: name(), role: name() };
+    auth.user_grant_role(grant).await.unwrap();
+    auth.auth_enable(AuthEnableRequest {}).await.unwrap();
+    let login = AuthenticateRequest { name: name(), password: PASSWORD.to_owned() };
+    let token = auth.authenticate(login).await.unwrap().into_inner().token;
+    let mut put = tonic::Request::new(PutRequest { key: "k1".into(), ..Default::default() });
+    put.metadata_mut().insert("token", token.parse().unwrap());
+    KvClient::new(channel).put(put).await.unwrap();
+    let mut add = tonic::Request::new(AuthRoleAddRequest { name: "second".to_owned() });
+    add.metadata_mut().insert("token", token.parse().unwrap());
+    auth.role_add(add).await.unwrap();
+    member.wait_log("second");
+
+    let stats = lines(&member, "request stats");
+    let of_put = stats.iter().find(|line| line["response type"] == "/etcdserverpb.KV/Put");
+    assert_eq!(of_put.unwrap()["user"], "root");
+    let of_grant = |line: &&Value| line["response type"] == "/etcdserverpb.Auth/UserGrantRole";
+    assert!(stats.iter().find(of_grant).unwrap()["user"].is_null(), "auth was off");
+    let roles = lines(&member, "created a role");
+    let by: Vec<&Value> = roles.iter().map(|line| &line["by"]).collect();
+    assert_eq!(by, [&Value::Null, &json!("root")]);
+}

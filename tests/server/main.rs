@@ -5,6 +5,7 @@ mod bounds;
 #[path = "../common/child.rs"]
 mod child;
 mod collector;
+mod console;
 mod fixture;
 mod flags;
 mod http1;
@@ -28,4 +29,5 @@ mod relay;
 mod scrape;
 mod slow;
 mod special;
+mod starts;
 mod traces;

@@ -13,6 +13,7 @@ use rusd::pb::kv_client::KvClient;
 use rusd::pb::maintenance_client::MaintenanceClient;
 use rusd::pb::{PutRequest, StatusRequest};
 use rusd::planted::{self, Bug};
+use rusd::server::StartedAs;
 use tonic::transport::{Channel, Endpoint};
 
 use super::fixture::PATIENCE;
@@ -45,7 +46,8 @@ fn a_server_to_plant_bugs_in() {
             }
         }
     });
-    let ended = rusd::server::main(arguments.lines().map(Into::into).collect(), 0);
+    let words = std::iter::once("etcd").chain(arguments.lines()).map(Into::into).collect();
+    let ended = rusd::server::main(words, StartedAs::Etcd);
     let is_success = format!("{ended:?}") == format!("{:?}", ExitCode::SUCCESS);
     std::process::exit(if is_success { 0 } else { 1 });
 }

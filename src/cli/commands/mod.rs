@@ -17,6 +17,7 @@ mod get;
 mod growth;
 mod join;
 mod lease;
+mod link;
 mod lock;
 mod make_mirror;
 mod member;
@@ -70,6 +71,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
         ["serve"] => return Err(Failure::arguments(SERVE_FIRST)),
         ["gateway"] => return Err(Failure::arguments(GATEWAY_FIRST)),
         ["bench"] => return bench::run(context),
+        ["link"] => return link::run(&context),
         ["cert", "gen"] => return cert::make(context),
         _ => {}
     }

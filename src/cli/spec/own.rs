@@ -8,7 +8,7 @@ use crate::cli::terminal::Colour;
 
 impl Maker {
     /// rusd's own commands.
-    pub(super) fn rusd(&self) -> [Command; 8] {
+    pub(super) fn rusd(&self) -> [Command; 9] {
         [
             self.command(
                 "rebuild",
@@ -36,6 +36,13 @@ impl Maker {
             self.command("serve", "serve [etcd's flags]", "Runs the server; takes etcd's flags"),
             self.bench(),
             self.cert(),
+            self.command(
+                "link",
+                "link DIR",
+                "Makes the links etcd, etcdctl and etcdutl in a directory",
+            )
+            .long_about(LINK_LONG)
+            .arg(flag("force", "replace files of these names that are no links to this binary")),
             self.command("man", "man", "Prints the manual page"),
         ]
     }
@@ -152,6 +159,10 @@ pub(super) fn decode() -> Arg {
 }
 
 const CERT_KEYS: &str = "kind of the keys (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096)";
+
+const LINK_LONG: &str = "Makes links to this binary, by which it is etcd, etcdctl and etcdutl. Files \
+                         of these names that are something else are left alone, and then no link is \
+                         made. Says whether the directory is in PATH.";
 
 const REBUILD_LONG: &str = "Run on the machine of a damaged, stopped member. Checks that the others \
                             can do without it, removes it from the cluster, adds a learner with the \

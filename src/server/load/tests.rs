@@ -8,7 +8,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 fn of(line: &str) -> Result<Config, Stop> {
-    load(&words(line), &[], &mut Vec::new())
+    load(StartedAs::Etcd, &words(line), &[], &mut Vec::new())
 }
 
 fn refused(line: &str) -> String {
@@ -184,7 +184,7 @@ fn batch_limits_are_counts() {
 fn flags_without_effect_are_named_unless_they_have_their_default() {
     let named = |line: &str| {
         let mut notices = Vec::new();
-        load(&words(line), &[], &mut notices).unwrap();
+        load(StartedAs::Etcd, &words(line), &[], &mut notices).unwrap();
         let found = notices.into_iter().find_map(|notice| match notice {
             Notice::NoEffect(flags) => Some(flags),
             _ => None,
@@ -206,7 +206,8 @@ fn flags_without_effect_are_named_unless_they_have_their_default() {
 fn timeouts_between_members_are_raised_to_the_least() {
     let read = |line: &str| {
         let mut notices = Vec::new();
-        let timeouts = load(&words(line), &[], &mut notices).unwrap().peer_timeouts;
+        let timeouts =
+            load(StartedAs::Etcd, &words(line), &[], &mut notices).unwrap().peer_timeouts;
         notices.retain(|notice| matches!(notice, Notice::Raised(..)));
         ((timeouts.read.as_secs(), timeouts.write.as_secs()), notices)
     };
@@ -252,15 +253,16 @@ fn the_environment_fills_in_and_conflicts_stop() {
         variable("HOME", "/"),
     ];
     let mut notices = Vec::new();
-    let config = load(&[], &environment, &mut notices).unwrap();
+    let config = load(StartedAs::Etcd, &[], &environment, &mut notices).unwrap();
     assert_eq!(config.name, "n");
     assert!(notices.contains(&Notice::VariableUnknown("ETCD_ENABLE_V2=1".into())));
     let (name, value) = ("ETCD_NAME".into(), "n".into());
     assert!(notices.contains(&Notice::VariableUsed { name, value }));
-    let stop = load(&words("--name x"), &environment, &mut Vec::new()).unwrap_err();
+    let stop =
+        load(StartedAs::Etcd, &words("--name x"), &environment, &mut Vec::new()).unwrap_err();
     assert!(matches!(stop, Stop::Conflict(name) if name == "ETCD_NAME"));
     let variables = [variable("ETCD_ELECTION_TIMEOUT", "x")];
-    let stop = load(&[], &variables, &mut Vec::new()).unwrap_err();
+    let stop = load(StartedAs::Etcd, &[], &variables, &mut Vec::new()).unwrap_err();
     assert!(matches!(stop, Stop::Invalid(text)
         if text == "invalid value \"x\" for ETCD_ELECTION_TIMEOUT: parse error"));
 }
@@ -274,17 +276,17 @@ fn variables_of_etcd_35_stand_for_what_their_flags_do() {
         variable("ETCD_EXPERIMENTAL_NONE", "1"),
     ];
     let mut notices = Vec::new();
-    let config = load(&[], &environment, &mut notices).unwrap();
+    let config = load(StartedAs::Etcd, &[], &environment, &mut notices).unwrap();
     assert!(config.initial_corrupt_check);
     assert_eq!(config.progress_interval, Duration::from_secs(5));
     assert!(notices.contains(&Notice::OldName("experimental-initial-corrupt-check".into())));
     assert!(notices.contains(&Notice::VariableUnknown("ETCD_EXPERIMENTAL_NONE=1".into())));
     let line = "--watch-progress-notify-interval=1s --feature-gates=InitialCorruptCheck=false";
-    let config = load(&words(line), &environment, &mut notices).unwrap();
+    let config = load(StartedAs::Etcd, &words(line), &environment, &mut notices).unwrap();
     assert!(!config.initial_corrupt_check);
     assert_eq!(config.progress_interval, Duration::from_secs(1));
     let wrong = [variable("ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME", "x")];
-    let stop = load(&[], &wrong, &mut Vec::new()).unwrap_err();
+    let stop = load(StartedAs::Etcd, &[], &wrong, &mut Vec::new()).unwrap_err();
     assert!(matches!(stop, Stop::Invalid(text)
         if text == "invalid value \"x\" for ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME: parse error"));
 }
@@ -293,7 +295,7 @@ fn variables_of_etcd_35_stand_for_what_their_flags_do() {
 fn deprecated_flags_are_warned_about_wherever_they_are_given() {
     let warned = |line: &str, environment: &[(String, String)]| -> Vec<&str> {
         let mut notices = Vec::new();
-        load(&words(line), environment, &mut notices).unwrap();
+        load(StartedAs::Etcd, &words(line), environment, &mut notices).unwrap();
         let startup_log = notices.iter().filter_map(|notice| match notice {
             Notice::Deprecated(text) => text.split(' ').next(),
             _ => None,

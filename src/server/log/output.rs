@@ -9,13 +9,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open as open_raw};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendFlags, send};
-use rustix::termios::isatty;
+use rustix::termios::{isatty, tcgetwinsize};
 
 use crate::clock;
 use crate::limits::{LOG_WRITE_LATE, LOG_WRITE_MAX, LOG_WRITE_REST, LOG_WRITE_RETRY};
 use crate::server::config;
 use crate::server::journal::Journal;
 use crate::server::rotate::Rotated;
+
+use super::human::Style;
 
 /// Bytes that a pipe which is ready certainly takes at once: Linux's `PIPE_BUF`.
 pub(super) const PIECE_BYTES: usize = 4096;
@@ -48,6 +50,8 @@ pub(super) struct Output {
     /// Whether the last line ends in the middle.
     is_cut: bool,
     is_socket: bool,
+    /// Whether a person reads it.
+    is_terminal: bool,
     /// Until when lines wait for nothing, since one has waited for long.
     rests_until: Option<Instant>,
 }
@@ -64,6 +68,13 @@ fn reopened(fd: BorrowedFd<'_>, kind: Option<FileType>) -> Option<File> {
     open_raw(path, flags, Mode::empty()).ok().map(File::from)
 }
 
+/// Whether the environment lets lines be coloured: see no-color.org.
+fn has_colours() -> bool {
+    let asks_for_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    !asks_for_none && !is_dumb
+}
+
 /// A line, and what it says of itself.
 pub(super) struct Line<'a> {
     pub(super) level: config::Level,
@@ -75,8 +86,27 @@ impl Output {
     pub(super) fn new(sink: Sink) -> Self {
         let kind = fstat(&sink).ok().map(|stat| FileType::from_raw_mode(stat.st_mode));
         let is_socket = kind == Some(FileType::Socket);
+        let is_terminal = isatty(&sink);
         let sink = reopened(sink.as_fd(), kind).map_or(sink, Sink::File);
-        Self { journal: None, sink, lost: 0, is_cut: false, is_socket, rests_until: None }
+        Self {
+            journal: None,
+            sink,
+            lost: 0,
+            is_cut: false,
+            is_socket,
+            is_terminal,
+            rests_until: None,
+        }
+    }
+
+    /// How lines for people are shown here: on a terminal folded at its width, and coloured unless
+    /// the environment asks for no colours.
+    pub(super) fn style(&self) -> Style {
+        if !self.is_terminal {
+            return Style::default();
+        }
+        let columns = tcgetwinsize(&self.sink).ok().map(|size| usize::from(size.ws_col));
+        Style { has_colours: has_colours(), columns: columns.filter(|columns| *columns > 0) }
     }
 
     pub(super) fn journal() -> Result<Self, String> {

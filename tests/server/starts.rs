@@ -1,0 +1,311 @@
+//! Starts that are refused, each with the subject and what to do; links; and how few flags a start
+//! needs.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::fixture::Member;
+use super::member::{self, Process, free_address, is_healthy};
+
+/// A start's last line: what was said under the name rusd.
+fn last(member: &mut Member) -> Value {
+    let said = member.wait_refused();
+    let line = said.lines().last().unwrap_or_else(|| panic!("nothing was said"));
+    serde_json::from_str(line).unwrap_or_else(|_| panic!("{said}"))
+}
+
+struct Place {
+    root: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// What a start with these flags says last.
+    fn refused(&self, more: &[&str]) -> Value {
+        last(&mut Member::spawn_with(more, &[], &self.path("data"), &self.path("log")))
+    }
+}
+
+fn assert_told(said: &Value, subject: &str, hint: &str) {
+    let text = |name: &str| said[name].as_str().unwrap_or_default();
+    assert_eq!(text("level"), "fatal", "{said}");
+    assert!(text("msg").contains(subject), "{subject} in {said}");
+    assert!(text("hint").contains(hint), "{hint} in {said}");
+    assert!(!text("error").is_empty(), "{said}");
+    assert!(!said.to_string().contains("discovery failed"), "{said}");
+}
+
+#[test]
+fn a_refused_start_names_its_subject() {
+    let place = Place::new();
+    let ours = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = ours.local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    let holder = format!("process {} (", std::process::id());
+    let missing = place.path("missing.pem").display().to_string();
+    let cases: &[(&[&str], &str, &str)] = &[
+        (
+            &["--listen-client-urls", &url],
+            &format!("port {port} of --listen-client-urls is in use"),
+            &holder,
+        ),
+        (
+            &["--listen-metrics-urls", &url],
+            &format!("port {port} of --listen-metrics-urls is in use"),
+            "\"Port in use\"",
+        ),
+        (
+            &["--listen-peer-urls", "http://192.0.2.1:2380"],
+            "address 192.0.2.1 of --listen-peer-urls is not one of this machine",
+            "0.0.0.0",
+        ),
+        (
+            &[
+                "--listen-client-urls",
+                "https://127.0.0.1:0",
+                "--cert-file",
+                &missing,
+                "--key-file",
+                &missing,
+            ],
+            "missing.pem, of --cert-file, does not exist",
+            "\"Missing file\"",
+        ),
+    ];
+    for (flags, subject, hint) in cases {
+        assert_told(&place.refused(flags), subject, hint);
+    }
+}
+
+#[test]
+fn refused_settings_name_what_is_wrong() {
+    let place = Place::new();
+    let missing = place.path("missing.pem").display().to_string();
+    let own = format!("http://{}", free_address());
+    let list = format!("one={own},two={own}");
+    let cases: &[(&[&str], &str, &str)] = &[
+        (
+            &["--election-timeout", "1"],
+            "the value of --election-timeout cannot be used",
+            "rusd serve --help",
+        ),
+        (
+            &["--space-policy", "x"],
+            "the value of --space-policy cannot be used",
+            "rusd serve --help",
+        ),
+        (
+            &["--initial-cluster", "two=http://127.0.0.1:1"],
+            "no entry for this member's --name",
+            "--initial-cluster",
+        ),
+        (
+            &["--initial-cluster", &list, "--initial-advertise-peer-urls", &own],
+            "two members in --initial-cluster have the same URL",
+            "a peer URL of its own",
+        ),
+        (
+            &["--log-outputs", "/nonexistent/x"],
+            "a place of --log-outputs cannot be opened",
+            "\"Missing file\"",
+        ),
+        (
+            &["--config-file", &missing],
+            "a file that the settings name does not exist",
+            "\"Missing file\"",
+        ),
+        (
+            &["--listen-client-urls", "https://127.0.0.1:0"],
+            "no certificate is given",
+            "--cert-file",
+        ),
+        (&["--listen-peer-urls", "http://example.invalid:1"], "has a name", "0.0.0.0"),
+    ];
+    for (flags, subject, hint) in cases {
+        assert_told(&place.refused(flags), subject, hint);
+    }
+}
+
+#[test]
+fn a_refused_directory_is_named_with_what_to_do() {
+    let place = Place::new();
+    let data = place.path("data");
+    fs::write(&data, "a file").unwrap();
+    assert_told(&place.refused(&[]), "of --data-dir, is not in a directory", "correct --data-dir");
+    fs::remove_file(&data).unwrap();
+
+    fs::create_dir_all(data.join("member/snap")).unwrap();
+    assert_told(&place.refused(&[]), "is a data directory of etcd", "rusd import --from-data-dir");
+    fs::remove_dir_all(&data).unwrap();
+
+    let holder = Member::start();
+    let log = place.path("second");
+    let said = last(&mut Member::spawn(&holder.data(), &log));
+    let who = format!("is locked by process {} (", holder.child.id());
+    assert_told(&said, &who, "\"Directory locked\"");
+    let (held, pid) = (holder.data(), holder.child.id());
+    drop(holder.child);
+    assert!(!is_healthy(&holder.address), "process {pid} still serves {}", held.display());
+}
+
+#[test]
+fn damage_is_told_with_the_way_out() {
+    let mut member = Member::start();
+    let data = member.data();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&member.child),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    member.wait();
+    fs::remove_dir_all(data.join("member/wal")).unwrap();
+    let said = last(&mut Member::spawn(&data, &data.with_extension("again")));
+    assert_told(&said, "is damaged", "rusd rebuild");
+}
+
+#[test]
+fn a_forbidden_directory_is_told_with_its_owner() {
+    if rustix::process::geteuid().is_root() {
+        eprintln!("root may enter any directory: not tested");
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir(place.path("data")).unwrap();
+    fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o000)).unwrap();
+    assert_told(&place.refused(&[]), "permission denied for", "this process runs as uid");
+}
+
+#[test]
+fn etcd_keeps_its_words() {
+    let place = Place::new();
+    let ours = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", ours.local_addr().unwrap());
+    let (data, peer) = (place.path("data"), format!("http://{}", free_address()));
+    let mut command = etcd(&place);
+    command.args(member::flags("one", &data, &url, &peer)).args(member::alone("one", &peer));
+    let mut member = Member::run(command, url, &place.path("log"));
+    let said = last(&mut member);
+    assert_eq!(said["msg"], "discovery failed");
+    assert!(said["hint"].is_null(), "{said}");
+    let mut command = etcd(&place);
+    command.args(["--election-timeout=1", "--log-format=human"]);
+    let mut member = Member::run(command, free_address(), &place.path("log"));
+    let said = last(&mut member);
+    assert_eq!(said["msg"], "failed to verify flags");
+    assert_eq!(said["error"], "unknown log format: human, supported values json, console");
+}
+
+/// The server under the name etcd.
+fn etcd(place: &Place) -> Command {
+    let link = place.path("etcd");
+    if !link.exists() {
+        std::os::unix::fs::symlink(crate::child::RUSD, &link).unwrap();
+    }
+    Command::new(link)
+}
+
+fn ready(address: &str, child: &mut Process, log: &Path) {
+    let begun = std::time::Instant::now();
+    while !is_healthy(address) {
+        let said = || fs::read_to_string(log).unwrap_or_default();
+        assert!(child.try_wait().unwrap().is_none(), "no start:\n{}", said());
+        assert!(begun.elapsed() < super::fixture::PATIENCE, "no start:\n{}", said());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// A free port whose neighbour below is free, too.
+fn pair_of_ports() -> (u16, u16) {
+    loop {
+        let (below, above) = (crate::ports::free(), crate::ports::free());
+        if above == below + 1 {
+            return (below, above);
+        }
+    }
+}
+
+#[test]
+fn members_need_their_name_and_the_list() {
+    let place = Place::new();
+    let ports = [pair_of_ports(), pair_of_ports(), pair_of_ports()];
+    let list: Vec<String> =
+        (0..3).map(|at| format!("m{}=http://127.0.0.1:{}", at + 1, ports[at].1)).collect();
+    let list = list.join(",");
+    let mut members: Vec<(Process, PathBuf)> = (0..3)
+        .map(|at| {
+            let (name, log) = (format!("m{}", at + 1), place.path(&format!("log{at}")));
+            let mut command = member::serve();
+            command.current_dir(&place.root);
+            // By variables it is the same.
+            match at {
+                0 => command.env("ETCD_NAME", &name).env("ETCD_INITIAL_CLUSTER", &list),
+                _ => command.args(["--name", &name, "--initial-cluster", &list]),
+            };
+            (Process::start(&mut command, fs::File::create(&log).unwrap()), log)
+        })
+        .collect();
+    for (at, (child, log)) in members.iter_mut().enumerate() {
+        ready(&format!("127.0.0.1:{}", ports[at].0), child, log);
+    }
+}
+
+#[test]
+fn links_are_made_and_other_files_left_alone() {
+    let place = Place::new();
+    let link = |more: &[&str]| {
+        let mut command = crate::child::command(crate::child::RUSD);
+        let output = command.arg("link").arg(place.root.path()).args(more).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    fs::write(place.path("etcdctl"), "another program").unwrap();
+    let (code, out, err) = link(&[]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("etcdctl is there already"), "{err}");
+    assert!(!place.path("etcd").is_symlink(), "all or none");
+    assert_eq!(fs::read_to_string(place.path("etcdctl")).unwrap(), "another program");
+
+    let (code, out, err) = link(&["--force"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("is not in PATH"), "{out}");
+    let version = Command::new(place.path("etcdctl")).arg("version").output().unwrap();
+    assert!(version.stdout.starts_with(b"etcdctl version: "));
+    let (code, out, _) = link(&[]);
+    assert_eq!(code, Some(0));
+    assert_eq!(out.matches("is there already").count(), 3, "{out}");
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_told() {
+    let place = Place::new();
+    let mut make = crate::child::command(crate::child::RUSD);
+    make.args(["cert", "gen", "--days", "10", "--hosts", "127.0.0.1"]).current_dir(&place.root);
+    let made = make.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let (cert, key) = (place.path("certs/server.crt"), place.path("certs/server.key"));
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let url = format!("https://{}", free_address());
+    let flags = ["--listen-client-urls", &url, "--advertise-client-urls", &url];
+    let files = ["--cert-file", cert, "--key-file", key];
+    let flags = [flags.as_slice(), &files].concat();
+    let member = Member::spawn_with(&flags, &[], &place.path("data"), &place.path("log"));
+    member.wait_log("a certificate expires soon");
+    let log = member.log();
+    let line = log.lines().find(|line| line.contains("a certificate expires soon")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["flag"], &line["level"]), (&"--cert-file".into(), &"warn".into()), "{line}");
+    let days = line["days-left"].as_i64().unwrap();
+    assert!((8..=10).contains(&days), "{line}");
+}
