@@ -1,0 +1,3 @@
+three
+stop m2 -KILL
+stop m3 -KILL
