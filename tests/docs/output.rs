@@ -10,7 +10,7 @@ static VOLATILE: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r#""caller":"[^"]*","#, ""),
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?", "TIME"),
         (r"\b\d{4}-\d\d-\d\d\b", "DATE"),
-        (r"\b[0-9a-f]{12,}\b", "ID"),
+        (r"\b[0-9a-f]{8,}\b", "ID"),
         (r"\b(pid|process|PID) ?=? ?\d+\b", "PID"),
         (r"\b\d+(\.\d+)? ?([kKMGT]i?B|B|bytes)\b", "SIZE"),
         (r"\b(\d+(\.\d+)?(ns|µs|us|ms|s|m|h)(in)?)+\b", "DURATION"),
@@ -67,6 +67,25 @@ pub fn has_line(shown: &str, logs: &str) -> bool {
     logs.lines().any(|line| fits(&shown, &plain(line)))
 }
 
+/// An output as a page shows it: of the log, the lines that say what failed.
+pub fn for_a_page(seen: &str) -> String {
+    static PLACE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#""ts":"[^"]*",("logger":"[^"]*",)?"caller":"[^"]*","#).unwrap()
+    });
+    let mut page: Vec<String> = Vec::new();
+    for line in seen.lines() {
+        let is_detail = ["info", "warn"]
+            .iter()
+            .any(|level| line.starts_with(&format!("{{\"level\":\"{level}")));
+        if !is_detail {
+            page.push(PLACE.replace(line, "…").into_owned());
+        } else if page.last().is_none_or(|last| last != "…") {
+            page.push("…".to_owned());
+        }
+    }
+    page.join("\n") + "\n"
+}
+
 #[test]
 fn what_differs_from_run_to_run_is_alike() {
     let shown = "member 1234567890abcdef added, took 12ms\n…\nDB 20 kB …\n";
@@ -76,6 +95,9 @@ fn what_differs_from_run_to_run_is_alike() {
     assert!(!is_like("OK\n", "Error\n"));
     assert!(is_like("│ m1 │ true │\n│ m2 │ false │\n", "│ m2 │ true │\n│ m1 │ false │\n"));
     assert!(!is_like("│ m1 │ true │\n│ m2 │ false │\n", "│ m1 │ true │\n│ m3 │ false │\n"));
+    let log = "{\"level\":\"info\"}\n{\"level\":\"info\"}\n{\"level\":\"fatal\",\"ts\":\"1\",\"caller\":\"x\",\"msg\":\"m\"}\n";
+    assert_eq!(for_a_page(log), "…\n{\"level\":\"fatal\",…\"msg\":\"m\"}\n");
+    assert!(is_like(&for_a_page(log), log));
     assert!(has_line(
         r#"{"level":"info",…"msg":"x"…}"#,
         r#"{"level":"info","ts":"1","msg":"x","y":1}"#

@@ -19,7 +19,7 @@ use regex::{Captures, Regex};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::child;
-use super::output::{has_line, is_like};
+use super::output::{for_a_page, has_line, is_like};
 use super::page::{Block, Kind, Unit};
 use super::tables::{PATHS, SCRIPTS, STAND_INS};
 
@@ -163,6 +163,10 @@ impl Shell {
 
     /// What was printed, with the ports and directories of the page.
     fn back(&self, text: &str) -> String {
+        // What bash says of a job that ended is not the page's.
+        let notice =
+            Regex::new(r"(?m)^.*: line \d+: +\d+ (Killed|Terminated|Stopped).*\n").unwrap();
+        let text = notice.replace_all(text, "");
         let mut text = text.replace(&self.dir.path().display().to_string(), "");
         for port in 0..3 {
             let ours = Regex::new(&format!(r"\b{}\b", self.first_port + port)).unwrap();
@@ -192,7 +196,7 @@ impl Shell {
                             "{at} shows\n{}and this was printed:\n{seen}",
                             block.text
                         ));
-                        outcome.differs.push(Differs { line: block.line, text: seen });
+                        outcome.differs.push(Differs { line: block.line, text: for_a_page(&seen) });
                     }
                 }
                 Kind::Log => {

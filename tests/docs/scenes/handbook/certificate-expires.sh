@@ -1,1 +1,1 @@
-rusd cert gen --dir old --days 0 --only server
+rusd cert gen --dir old --days 5 --only server
