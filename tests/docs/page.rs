@@ -12,6 +12,7 @@
 //!   others        files and formats; nobody runs them
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -77,8 +78,9 @@ impl Pages {
         let unit = |scene: String| Unit { page: page.to_owned(), scene, blocks: Vec::new() };
         self.units.push(unit(stem.clone()));
         let mut lines = text.lines().enumerate();
-        let mut unused: Vec<&str> =
+        let reasons: Vec<&str> =
             NO_RUN.iter().filter(|row| row.0 == page).map(|row| row.1).collect();
+        let mut used = BTreeSet::new();
         while let Some((at, line)) = lines.next() {
             if let Some(title) = line.strip_prefix("## ").filter(|_| SECTIONS.contains(&page)) {
                 self.units.push(unit(format!("{stem}/{}", slug(title))));
@@ -100,12 +102,15 @@ impl Pages {
                 "output" => Kind::Output,
                 "log" => Kind::Log,
                 "sh no-run" => {
-                    let of = |text: &&str| !body.iter().any(|line| line.contains(*text));
-                    let others: Vec<&str> = unused.iter().copied().filter(of).collect();
-                    if others.len() == unused.len() {
-                        self.findings.push(format!("{page}:{}: tables.rs has no reason", at + 1));
-                    }
-                    unused = others;
+                    let is_why = |text: &str| body.iter().any(|line| line.contains(text));
+                    match reasons.iter().find(|text| is_why(text)) {
+                        Some(why) => used.insert(*why),
+                        None => {
+                            let text = format!("{page}:{}: tables.rs has no reason", at + 1);
+                            self.findings.push(text);
+                            continue;
+                        }
+                    };
                     self.not_run += 1;
                     continue;
                 }
@@ -118,7 +123,8 @@ impl Pages {
             self.units.last_mut().unwrap().blocks.push(block(kind));
         }
         let stale = |text| format!("{page}: no block that is not run has: {text}");
-        self.findings.extend(unused.into_iter().map(stale));
+        let unused = reasons.into_iter().filter(|text| !used.contains(text));
+        self.findings.extend(unused.map(stale));
         self.units.retain(|unit| !unit.blocks.is_empty());
     }
 }
