@@ -36,10 +36,15 @@ serving() {
     return 1
 }
 
-# Ends the process that has this data directory.
+# Ends member number $1, by the signal $2 if it is given, and waits until it has ended.
 stop() {
-    kill ${2:--TERM} "$(cat "$1/rusd.lock")"
-    while ! flock -n "$1/rusd.lock" true; do sleep 0.05; done
+    end m$1 $2
+}
+
+# Ends the server that has this data directory.
+end() {
+    kill ${2:--TERM} $(cat $1/rusd.lock)
+    while ! flock -n $1/rusd.lock true; do sleep 0.05; done
 }
 
 # A server that asks clients for certificates.
@@ -61,7 +66,7 @@ one_tls() {
 etcds_directory() {
     one --data-dir ours
     rusd put registry/a 1
-    stop ours
+    end ours
     rusd export --data-dir ours exported.db
     truncate -s -32 exported.db
     mkdir -p /var/lib/etcd/member/snap

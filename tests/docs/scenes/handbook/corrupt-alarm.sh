@@ -3,7 +3,7 @@ three
 rusd put city Bern
 rusd put needle in-a-haystack
 sleep 1
-stop m1
+stop 1
 sed -i s/in-a-haystack/in-a-haybarn!/ m1/member/db/gen-*/data.mdb
 member 1
 for tries in $(seq 300); do

@@ -1,3 +1,3 @@
 three
-stop m2 -KILL
-stop m3 -KILL
+stop 2 -KILL
+stop 3 -KILL
