@@ -26,8 +26,16 @@ use shell::{Outcome, Shell};
 /// Units that run at a time.
 const WORKERS: usize = 8;
 
+/// Programs that pages call, besides those of every system.
+const TOOLS: [&str; 3] = ["bash", "curl", "flock"];
+
 #[test]
 fn every_block_of_the_pages_works_in_order() {
+    let is_there = |tool: &&str| child::command(tool).arg("--version").output().is_ok();
+    if let Some(missing) = TOOLS.iter().find(|tool| !is_there(tool)) {
+        println!("there is no {missing} here: the pages are not run");
+        return;
+    }
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pages = Pages::read(package);
     let only = std::env::var("DOCS").unwrap_or_default();
