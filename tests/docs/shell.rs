@@ -163,9 +163,9 @@ impl Shell {
 
     /// What was printed, with the ports and directories of the page.
     fn back(&self, text: &str) -> String {
-        // What bash says of a job that ended is not the page's.
-        let notice =
-            Regex::new(r"(?m)^.*: line \d+: +\d+ (Killed|Terminated|Stopped).*\n").unwrap();
+        // What bash says of a job that ended is not the page's, and a client may have to wait or not.
+        let notice = r"(?m)^(.*: line \d+: +\d+ (Killed|Terminated|Stopped)|waiting up to).*\n";
+        let notice = Regex::new(notice).unwrap();
         let text = notice.replace_all(text, "");
         let mut text = text.replace(&self.dir.path().display().to_string(), "");
         for port in 0..3 {
