@@ -1,5 +1,5 @@
 //! Members on disks that run full, and out of inodes: none ends, reads and deletes go on, and the
-//! way back that README gives works. And a member on a disk that stands still: it answers what
+//! way back that the handbook gives works. And a member on a disk that stands still: it answers what
 //! needs no write.
 //!
 //! The disks are file systems of a hundred megabytes or more, mounted in a mount namespace of this
@@ -303,7 +303,7 @@ impl Cluster {
         self.done(&["compaction", "--physical", revision.unwrap()]);
     }
 
-    /// What README says.
+    /// What the handbook says.
     fn recover(&mut self) {
         if self.plan.deletes {
             self.done(&["del", "--prefix", "/rusd-bench/"]);

@@ -1,0 +1,2 @@
+one
+rusd cert gen --dir certs --clients alice

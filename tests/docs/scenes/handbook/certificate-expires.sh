@@ -1,0 +1,1 @@
+rusd cert gen --dir old --days 5 --only server

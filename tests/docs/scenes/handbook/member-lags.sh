@@ -1,0 +1,2 @@
+three
+rusd put city Bern

@@ -1,0 +1,3 @@
+three
+stop 2 -KILL
+stop 3 -KILL

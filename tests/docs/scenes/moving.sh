@@ -1,0 +1,1 @@
+etcds_directory
