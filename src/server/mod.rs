@@ -14,7 +14,7 @@
 //!
 //! | subject | files |
 //! |---|---|
-//! | settings | `flags`, `file`, `config`, `environment`, `values`, `check`, `load` |
+//! | settings | `flags`, `reference`, `file`, `config`, `environment`, `values`, `check`, `load` |
 //! | the first members | `url`, `resolve`, `member_list`, `discovery`, `join`, `cluster` |
 //! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
@@ -58,6 +58,7 @@ mod member_list;
 mod notify;
 mod otlp;
 mod outbox;
+mod reference;
 mod relay;
 mod resolve;
 mod rotate;
@@ -101,6 +102,7 @@ use outbox::Outbox;
 use services::{Keepalive, Services};
 use signals::die_by;
 
+pub use reference::{Reference, gateway_flags, help_topic, serve_flags};
 pub use relay::relay;
 pub use signals::take_strays;
 
