@@ -21,10 +21,19 @@ fn main() -> ExitCode {
         Some("etcd") => server::main(words, StartedAs::Etcd),
         Some("etcdctl") => cli::main(Program::Etcdctl, arguments),
         Some("etcdutl") => cli::main(Program::Etcdutl, arguments),
-        _ if arguments.first().is_some_and(|word| word == "serve") => {
-            server::main(words, StartedAs::Rusd)
-        }
-        _ if arguments.first().is_some_and(is_relay) => server::relay(words),
+        _ => rusd(words, arguments),
+    }
+}
+
+/// Runs under our own name.
+fn rusd(words: Vec<OsString>, arguments: Vec<OsString>) -> ExitCode {
+    if let Some(topic) = server::help_topic(&arguments) {
+        let topic = topic.iter().map(OsString::from);
+        return cli::main(Program::Rusd, std::iter::once("help".into()).chain(topic).collect());
+    }
+    match arguments.first() {
+        Some(word) if word == "serve" => server::main(words, StartedAs::Rusd),
+        Some(word) if is_relay(word) => server::relay(words),
         _ => cli::main(Program::Rusd, arguments),
     }
 }

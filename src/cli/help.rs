@@ -1,12 +1,22 @@
-//! Help and usage texts in the layout of etcdctl's.
+//! Help and usage texts: under etcd's names in the layout of etcdctl's, under our own in that of
+//! [`own`].
+
+mod own;
+
+use std::io;
 
 use clap::{Arg, Command};
 
 use super::argv::{FlagKind, default_of, kind_of};
 use super::spec::{GROUPS, Program};
+use super::terminal;
+use crate::limits::{HELP_COLUMNS, HELP_COLUMNS_MAX};
 
 /// The help of the last command of a path.
 pub(super) fn help(program: Program, path: &[&Command]) -> String {
+    if program == Program::Rusd {
+        return own::page(path, width());
+    }
     let command = path[path.len() - 1];
     let mut out = String::new();
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string);
@@ -26,8 +36,29 @@ pub(super) fn help(program: Program, path: &[&Command]) -> String {
     out
 }
 
+/// The text of `options`: the flags that every command has.
+pub(super) fn options(program: Program, root: &Command) -> String {
+    if program == Program::Rusd {
+        return own::globals(root, width());
+    }
+    let globals: Vec<_> = root.get_arguments().collect();
+    let title = "The following options can be passed to any command:\n\n";
+    format!("{title}{}", flags(&globals, None))
+}
+
+/// The columns of the terminal, within what can be read; the usual ones where there is none.
+fn width() -> usize {
+    match terminal::width(&io::stdout()) {
+        usize::MAX => HELP_COLUMNS,
+        columns => columns.clamp(HELP_COLUMNS / 2, HELP_COLUMNS_MAX),
+    }
+}
+
 /// The usage of the last command of a path.
 pub(super) fn usage(program: Program, path: &[&Command]) -> String {
+    if program == Program::Rusd {
+        return own::short(path);
+    }
     let command = path[path.len() - 1];
     let names: Vec<_> = path.iter().map(|command| command.get_name()).collect();
     let names = names.join(" ");
@@ -98,7 +129,7 @@ fn commands(program: Program, command: &Command, is_root: bool) -> String {
 }
 
 /// All flags, sorted, one per line; `help` is the text for `--help`, which commands do not define.
-pub(super) fn flags(args: &[&Arg], help: Option<String>) -> String {
+fn flags(args: &[&Arg], help: Option<String>) -> String {
     let mut rows: Vec<_> = args.iter().map(|arg| row(arg)).collect();
     if let Some(text) = help {
         rows.push(("help".into(), "  -h, --help".into(), text));

@@ -5,7 +5,7 @@
 //!            └──────── spec: the one definition ────────┘         └─ client
 //! ```
 //!
-//! `spec` defines every command and flag once; parsing (`argv`), help, completions and the man page
+//! `spec` defines every command and flag once; parsing (`argv`), help, completions and the man pages
 //! read it. A command gets a `Context` and returns an `Outcome`; only the `Printer` touches
 //! standard output and error. etcdctl's words, formats, codes and complaints are a contract; where
 //! it panics, rusd answers an error with the same code.
@@ -29,6 +29,7 @@ mod hints;
 mod json;
 mod kind;
 mod man;
+mod options;
 mod printer;
 mod record;
 mod size;
@@ -102,7 +103,7 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
     if let Some(request @ (b"__complete" | b"__completeNoDesc")) = words.first().map(Vec::as_slice)
     {
         let described = request == b"__complete";
-        completion::complete(&root, &words[1..], described, printer);
+        completion::complete(program, &root, &words[1..], described, printer);
         return Ok(());
     }
     let found = find(&root, words);
@@ -133,9 +134,7 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
     match path.as_slice() {
         ["help"] => return help_of(program, &root, &args, printer),
         ["options"] => {
-            let globals: Vec<_> = root.get_arguments().collect();
-            printer.line("The following options can be passed to any command:\n");
-            printer.out(help::flags(&globals, None));
+            printer.out(help::options(program, &root));
             return Ok(());
         }
         ["completion"] => {
@@ -148,8 +147,7 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
             };
         }
         ["man"] => {
-            printer.out(man::page());
-            return Ok(());
+            return man::run(&root, &flags, &args, printer);
         }
         _ if is_group || path.is_empty() => {
             return show_help(program, &found, printer);

@@ -63,16 +63,31 @@ impl Printer {
     pub(super) fn new(program: Program) -> Self {
         let is_rusd = program == Program::Rusd;
         let is_screen = [io::stdout().is_terminal(), io::stderr().is_terminal()];
+        let is_screen = is_screen.map(|is_terminal| is_terminal && is_rusd);
+        Self::of(Box::new(io::stdout()), Box::new(io::stderr()), is_rusd, is_screen)
+    }
+
+    /// One that says nothing.
+    pub(super) fn silent() -> Self {
+        Self::of(Box::new(io::sink()), Box::new(io::sink()), true, [false; 2])
+    }
+
+    fn of(
+        out: Box<dyn Write + Send>,
+        err: Box<dyn Write + Send>,
+        is_rusd: bool,
+        is_screen: [bool; 2],
+    ) -> Self {
         Self {
             streams: Arc::new(Streams {
-                out: Mutex::new(Box::new(io::stdout())),
-                err: Mutex::new(Box::new(io::stderr())),
+                out: Mutex::new(out),
+                err: Mutex::new(err),
                 closed: AtomicBool::new(false),
                 failure: Mutex::default(),
                 dies_on_sigpipe: !is_rusd,
                 drops_log: AtomicBool::new(false),
                 is_rusd,
-                is_screen: is_screen.map(|is_terminal| is_terminal && is_rusd),
+                is_screen,
                 colour: Mutex::default(),
                 bar: Drawn::default(),
                 catches_signals: AtomicBool::new(false),

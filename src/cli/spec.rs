@@ -2,14 +2,20 @@
 //! all read from these `clap` commands.
 //!
 //! The value name of a flag is its type, in pflag's words: `string`, `strings`, `int`, `uint`,
-//! `duration`; `bytes` and `seconds` are shown as `int`; a flag without one is a bool. A string with a value hint takes any bytes, one
-//! without a hint UTF-8 alone. A flag that subcommands inherit is `global`.
+//! `duration`; `bytes` and `seconds` are shown as `int` under etcd's names; a flag without one is a
+//! bool. A second value name is the unit of a number. A string with a value hint takes any bytes,
+//! one without a hint UTF-8 alone. A flag that subcommands inherit is `global`. A flag's heading and
+//! variable, and a command's examples (`after_help`), are shown under the name rusd.
+//!
+//! The placeholders in a command's usage line say what its arguments are: completions offer keys for
+//! `<key>`, members for `<memberID>` and so on, as `completion` lists them.
 
 mod auth;
 mod client;
 mod globals;
 mod offline;
 mod own;
+mod texts;
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 
@@ -74,6 +80,18 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The flags that all commands have, by the order of their titles.
+pub(super) fn global_flags(root: &Command) -> Vec<&Arg> {
+    let mut flags: Vec<&Arg> = root.get_arguments().collect();
+    flags.sort_by_key(|flag| flag.get_help_heading().map(globals::place));
+    flags
+}
+
+/// Whether a path leads to a server that reads its flags by itself, and takes none of a client's.
+pub(super) fn starts_by_itself(path: &[&Command]) -> bool {
+    path.get(1).is_some_and(|command| matches!(command.get_name(), "serve" | "gateway"))
+}
+
 /// The commands of a program, as a tree.
 pub(super) fn root(program: Program) -> Command {
     match program {
@@ -103,6 +121,8 @@ pub(super) fn root(program: Program) -> Command {
                 .subcommands([hashkv, migrate])
                 .subcommands(maker.moving())
                 .subcommands(maker.rusd())
+                .mut_args(globals::told)
+                .mut_subcommands(|command| texts::attach(command, ""))
         }
     }
     .about(match program {
@@ -166,6 +186,12 @@ fn among(arg: Arg, values: &'static [&'static str]) -> Arg {
     arg.value_parser(clap::builder::PossibleValuesParser::new(values))
 }
 
+/// A flag of a command that those below it have, too. A variable may stand for it there.
+fn inherited(arg: Arg) -> Arg {
+    let name = arg.get_id().as_str().to_uppercase().replace('-', "_");
+    arg.global(true).env(format!("ETCDCTL_{name}"))
+}
+
 /// The flag for the output format.
 fn write_out() -> Arg {
     let help = "set the output format (fields, json, protobuf, simple, table)";
@@ -182,6 +208,7 @@ fn rusds_write_out() -> Arg {
 const FORMATS: &[&str] = &["fields", "json", "protobuf", "simple", "table"];
 const RUSDS_FORMATS: &[&str] = &["fields", "json", "jsonl", "protobuf", "simple", "table", "yaml"];
 const SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell"];
+const OWN_SHELLS: &[&str] = &["bash", "zsh", "fish", "powershell", "elvish"];
 
 /// Makes commands whose texts name the program by which they are called.
 struct Maker(&'static str);
@@ -216,4 +243,19 @@ pub(super) fn operations() -> Command {
     let maker = Maker("etcdctl");
     let [_, get, put, del] = maker.key_values();
     Command::new("txn").subcommands([get, put, del])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_each_command_once() {
+        let mut listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        listed.sort_unstable();
+        let root = root(Program::Rusd);
+        let mut commands: Vec<&str> = root.get_subcommands().map(Command::get_name).collect();
+        commands.sort_unstable();
+        assert_eq!(listed, commands);
+    }
 }

@@ -1007,3 +1007,15 @@ pub const TRACE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Largest file that is read as one of a few lines, such as CURRENT: rusd writes none that is
 /// longer.
 pub const SMALL_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Columns of a help text where no terminal tells its own, and the most: longer lines are hard to
+/// read.
+pub const HELP_COLUMNS: usize = 80;
+pub const HELP_COLUMNS_MAX: usize = 120;
+
+/// How long a completion may ask the cluster: a person waits for it.
+pub const COMPLETION_TIMEOUT: Duration = Duration::from_millis(500);
+/// Names that a completion offers, keys that it reads at a time, and how often.
+pub const COMPLETION_NAMES_MAX: usize = 200;
+pub const COMPLETION_KEYS_PAGE: i64 = 100;
+pub const COMPLETION_PAGES_MAX: usize = 100;

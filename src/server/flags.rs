@@ -18,6 +18,8 @@ pub(super) enum FlagKind {
     Int,
     Duration,
     Text,
+    /// The name of a file or directory.
+    Path,
     /// URLs, comma separated.
     Urls,
     /// URLs, or one of the words that stand for all of them.
@@ -42,28 +44,84 @@ pub(super) enum Support {
     Default,
 }
 
+/// Under which title help and manual show a flag: etcd's, in its order, and one of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    Member,
+    Clustering,
+    Security,
+    Auth,
+    Monitoring,
+    Logging,
+    Tracing,
+    Features,
+    Unsafe,
+    Own,
+}
+
+impl Group {
+    pub(super) const ALL: [(Self, &str); 10] = [
+        (Member, "Member"),
+        (Clustering, "Clustering"),
+        (Security, "Security"),
+        (Auth, "Auth"),
+        (Monitoring, "Profiling and monitoring"),
+        (Logging, "Logging"),
+        (Tracing, "Distributed tracing"),
+        (Features, "Features and feature gates"),
+        (Own, "rusd's own"),
+        (Unsafe, "Unsafe: these can cost data"),
+    ];
+}
+
 use FlagKind::{
-    Bool, Duration, Fallback, Gates, Int, Nothing, Origins, Stages, State, Text, Uint, Uint32,
-    Urls, Words,
+    Bool, Duration, Fallback, Gates, Int, Nothing, Origins, Path, Stages, State, Text, Uint,
+    Uint32, Urls, Words,
+};
+use Group::{
+    Auth, Clustering, Features, Logging, Member, Monitoring, Own, Security, Tracing, Unsafe,
 };
 use Support::{Default, Honoured, Ignored};
 
 pub(super) struct Flag {
+    pub group: Group,
     pub name: &'static str,
     pub kind: FlagKind,
     pub default: &'static str,
     pub support: Support,
+    /// Empty for names that are taken and not shown.
     pub help: &'static str,
+    /// What a number counts; empty where the kind says it.
+    pub unit: &'static str,
+    /// The values that completions offer, if a few are all or the usual ones.
+    pub values: &'static [&'static str],
+    /// What `rusd serve --help` and the manual add to `help`.
+    pub more: &'static str,
+}
+
+impl Flag {
+    const fn unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
+    }
+
+    const fn among(self, values: &'static [&'static str]) -> Self {
+        Self { values, ..self }
+    }
+
+    const fn more(self, more: &'static str) -> Self {
+        Self { more, ..self }
+    }
 }
 
 const fn flag(
+    group: Group,
     name: &'static str,
     kind: FlagKind,
     default: &'static str,
     support: Support,
     help: &'static str,
 ) -> Flag {
-    Flag { name, kind, default, support, help }
+    Flag { group, name, kind, default, support, help, unit: "", values: &[], more: "" }
 }
 
 const PEER: &str = "http://localhost:2380";
@@ -82,139 +140,139 @@ pub(super) const DEPRECATED: [(&str, &str); 2] = [
 /// Every flag of etcd 3.7.1, and rusd's own.
 #[rustfmt::skip]
 pub(super) const FLAGS: &[Flag] = &[
-    flag("name", Text, "default", Honoured, "Name of this member."),
-    flag("data-dir", Text, "", Honoured, "Data directory; <name>.etcd by default."),
-    flag("wal-dir", Text, "", Honoured, "Directory for the log; <data-dir>/member/wal by default."),
-    flag("snapshot-count", Uint, "10000", Honoured, "Entries applied between snapshots of the log."),
-    flag("snapshot-catchup-entries", Uint, "5000", Honoured, "Log entries kept for a slow follower."),
-    flag("max-snapshots", Uint, "5", Ignored, "Snapshot files kept."),
-    flag("max-wals", Uint, "5", Ignored, "Log files kept."),
-    flag("heartbeat-interval", Uint, "100", Honoured, "Milliseconds between heartbeats."),
-    flag("election-timeout", Uint, "1000", Honoured, "Milliseconds without a heartbeat before an election."),
-    flag("initial-election-tick-advance", Bool, "true", Honoured, "Hold the first election as soon as the others are reached."),
-    flag("pre-vote", Bool, "true", Honoured, "Ask for votes before an election."),
-    flag("strict-reconfig-check", Bool, "true", Honoured, "Refuse changes that would lose the quorum."),
-    flag("listen-peer-urls", Urls, PEER, Honoured, "URLs to listen on for peers."),
-    flag("listen-client-urls", Urls, CLIENT, Honoured, "URLs to listen on for clients."),
-    flag("listen-client-http-urls", Urls, "", Honoured, "URLs to listen on for HTTP clients only."),
-    flag("listen-metrics-urls", Urls, "", Honoured, "URLs to listen on for metrics and health."),
-    flag("initial-advertise-peer-urls", Urls, PEER, Honoured, "This member's peer URLs."),
-    flag("advertise-client-urls", Urls, CLIENT, Honoured, "This member's client URLs."),
-    flag("initial-cluster", Text, "default=http://localhost:2380", Honoured, "Members of the first cluster."),
-    flag("initial-cluster-state", State, "new", Honoured, "new or existing."),
-    flag("initial-cluster-token", Text, "etcd-cluster", Honoured, "Token that makes the cluster's id its own."),
-    flag("force-new-cluster", Bool, "false", Honoured, "Make a new cluster of this member alone; the others are lost."),
-    flag("max-learners", Int, "1", Honoured, "Most learners in the cluster."),
-    flag("discovery-srv", Text, "", Honoured, "DNS domain to find the cluster."),
-    flag("discovery-srv-name", Text, "", Honoured, "Service name for discovery-srv."),
-    flag("discovery-endpoints", Words, "", Honoured, "Endpoints of a discovery service."),
-    flag("discovery-token", Text, "", Honoured, "Token for the discovery service."),
-    flag("discovery-dial-timeout", Duration, "2s", Honoured, "Timeout to reach the discovery service."),
-    flag("discovery-request-timeout", Duration, "5s", Honoured, "Timeout of a discovery request."),
-    flag("discovery-keepalive-time", Duration, "2s", Honoured, "Keepalive to the discovery service."),
-    flag("discovery-keepalive-timeout", Duration, "6s", Honoured, "Keepalive timeout to the discovery service."),
-    flag("discovery-insecure-transport", Bool, "true", Honoured, "Reach the discovery service without TLS."),
-    flag("discovery-insecure-skip-tls-verify", Bool, "false", Honoured, "Trust any discovery service."),
-    flag("discovery-cert", Text, "", Honoured, "Client certificate for discovery."),
-    flag("discovery-key", Text, "", Honoured, "Client key for discovery."),
-    flag("discovery-cacert", Text, "", Honoured, "Authorities trusted for discovery."),
-    flag("discovery-user", Text, "", Honoured, "User for discovery."),
-    flag("discovery-password", Text, "", Honoured, "Password for discovery."),
-    flag("discovery-fallback", Fallback, "exit", Honoured, "exit."),
-    flag("quota-backend-bytes", Int, "0", Honoured, "Size of the store that raises NOSPACE; 0 is 2 GiB, negative is none."),
-    flag("backend-batch-interval", Duration, "0s", Honoured, "Longest time between commits of the store."),
-    flag("backend-batch-limit", Int, "0", Honoured, "Most operations between commits of the store."),
-    flag("backend-bbolt-freelist-type", Text, "map", Ignored, "Kind of bbolt free list."),
+    flag(Member, "name", Text, "default", Honoured, "Name of this member."),
+    flag(Member, "data-dir", Path, "", Honoured, "Data directory; <name>.etcd by default."),
+    flag(Member, "wal-dir", Path, "", Honoured, "Directory for the log; <data-dir>/member/wal by default.").more("On a disk of its own, writes do not wait for the store."),
+    flag(Member, "snapshot-count", Uint, "10000", Honoured, "Entries applied between snapshots of the log.").unit("entries"),
+    flag(Features, "snapshot-catchup-entries", Uint, "5000", Honoured, "Log entries kept for a slow follower.").unit("entries"),
+    flag(Member, "max-snapshots", Uint, "5", Ignored, "Snapshot files kept.").unit("files"),
+    flag(Member, "max-wals", Uint, "5", Ignored, "Log files kept.").unit("files"),
+    flag(Member, "heartbeat-interval", Uint, "100", Honoured, "Milliseconds between heartbeats.").unit("ms").more("About the longest usual round trip between members."),
+    flag(Member, "election-timeout", Uint, "1000", Honoured, "Milliseconds without a heartbeat before an election.").unit("ms").more("Five heartbeats at least, 50000 at most, and the same for all members."),
+    flag(Member, "initial-election-tick-advance", Bool, "true", Honoured, "Hold the first election as soon as the others are reached."),
+    flag(Clustering, "pre-vote", Bool, "true", Honoured, "Ask for votes before an election."),
+    flag(Clustering, "strict-reconfig-check", Bool, "true", Honoured, "Refuse changes that would lose the quorum."),
+    flag(Member, "listen-peer-urls", Urls, PEER, Honoured, "URLs to listen on for peers.").more("Not given: as --initial-advertise-peer-urls; where that has a name, all addresses at its port."),
+    flag(Member, "listen-client-urls", Urls, CLIENT, Honoured, "URLs to listen on for clients.").more("gRPC, JSON, health and metrics are on each. Not given: as --advertise-client-urls."),
+    flag(Member, "listen-client-http-urls", Urls, "", Honoured, "URLs to listen on for HTTP clients only."),
+    flag(Monitoring, "listen-metrics-urls", Urls, "", Honoured, "URLs to listen on for metrics and health."),
+    flag(Clustering, "initial-advertise-peer-urls", Urls, PEER, Honoured, "This member's peer URLs.").more("Where the other members reach it, as --initial-cluster has them. Not given: this member's URLs in --initial-cluster, else those of --listen-peer-urls."),
+    flag(Clustering, "advertise-client-urls", Urls, CLIENT, Honoured, "This member's client URLs.").more("Where clients reach it, not where it listens: never 0.0.0.0. Not given: those of --listen-client-urls, else the host of the peer URLs at port 2379 if the peer port is 2380, at the port below it otherwise."),
+    flag(Clustering, "initial-cluster", Text, "default=http://localhost:2380", Honoured, "Members of the first cluster.").more("name=URL of each, comma separated; a member with several URLs stands there once for each. Not given: this member alone."),
+    flag(Clustering, "initial-cluster-state", State, "new", Honoured, "new or existing.").among(&["new", "existing"]).more("existing joins a cluster to which this member was added before. A member that has its data ignores it."),
+    flag(Clustering, "initial-cluster-token", Text, "etcd-cluster", Honoured, "Token that makes the cluster's id its own.").more("Clusters that could meet by mistake need different ones."),
+    flag(Unsafe, "force-new-cluster", Bool, "false", Honoured, "Make a new cluster of this member alone; the others are lost.").more("For one member that is left of a lost quorum; never on two members of one cluster."),
+    flag(Features, "max-learners", Int, "1", Honoured, "Most learners in the cluster.").unit("members").more("The same for all members."),
+    flag(Clustering, "discovery-srv", Text, "", Honoured, "DNS domain to find the cluster."),
+    flag(Clustering, "discovery-srv-name", Text, "", Honoured, "Service name for discovery-srv."),
+    flag(Clustering, "discovery-endpoints", Words, "", Honoured, "Endpoints of a discovery service."),
+    flag(Clustering, "discovery-token", Text, "", Honoured, "Token for the discovery service."),
+    flag(Clustering, "discovery-dial-timeout", Duration, "2s", Honoured, "Timeout to reach the discovery service."),
+    flag(Clustering, "discovery-request-timeout", Duration, "5s", Honoured, "Timeout of a discovery request."),
+    flag(Clustering, "discovery-keepalive-time", Duration, "2s", Honoured, "Keepalive to the discovery service."),
+    flag(Clustering, "discovery-keepalive-timeout", Duration, "6s", Honoured, "Keepalive timeout to the discovery service."),
+    flag(Clustering, "discovery-insecure-transport", Bool, "true", Honoured, "Reach the discovery service without TLS."),
+    flag(Clustering, "discovery-insecure-skip-tls-verify", Bool, "false", Honoured, "Trust any discovery service."),
+    flag(Clustering, "discovery-cert", Path, "", Honoured, "Client certificate for discovery."),
+    flag(Clustering, "discovery-key", Path, "", Honoured, "Client key for discovery."),
+    flag(Clustering, "discovery-cacert", Path, "", Honoured, "Authorities trusted for discovery."),
+    flag(Clustering, "discovery-user", Text, "", Honoured, "User for discovery."),
+    flag(Clustering, "discovery-password", Text, "", Honoured, "Password for discovery."),
+    flag(Clustering, "discovery-fallback", Fallback, "exit", Honoured, "exit.").among(&["exit"]),
+    flag(Member, "quota-backend-bytes", Int, "0", Honoured, "Size of the store that raises NOSPACE; 0 is 2 GiB, negative is none.").unit("bytes").more("Writes are refused from there on, reads and deletes go on."),
+    flag(Member, "backend-batch-interval", Duration, "0s", Honoured, "Longest time between commits of the store."),
+    flag(Member, "backend-batch-limit", Int, "0", Honoured, "Most operations between commits of the store.").unit("operations"),
+    flag(Member, "backend-bbolt-freelist-type", Text, "map", Ignored, "Kind of bbolt free list.").among(&["array", "map"]),
     // rusd's own:
-    flag("space-policy", Text, "alarm", Honoured, "alarm: NOSPACE stays until it is disarmed; auto: compact, reclaim and disarm."),
-    flag("import-etcd-dir", Bool, "false", Honoured, "Make a data directory of etcd one of rusd's; etcd's files stay in member.etcd."),
+    flag(Own, "space-policy", Text, "alarm", Honoured, "alarm: NOSPACE stays until it is disarmed; auto: compact, reclaim and disarm.").among(&["alarm", "auto"]),
+    flag(Own, "import-etcd-dir", Bool, "false", Honoured, "Make a data directory of etcd one of rusd's; etcd's files stay in member.etcd."),
     // etcd's again:
-    flag("bootstrap-defrag-threshold-megabytes", Uint, "0", Honoured, "Defragment at start if that much is free."),
-    flag("max-txn-ops", Uint, "128", Honoured, "Most operations in a transaction."),
-    flag("max-request-bytes", Uint, "1572864", Honoured, "Largest request."),
-    flag("max-concurrent-streams", Uint32, "4294967295", Honoured, "Streams that each client may open."),
-    flag("grpc-keepalive-min-time", Duration, "5s", Honoured, "Shortest time between a client's pings."),
-    flag("grpc-keepalive-interval", Duration, "2h0m0s", Honoured, "Time between pings to a client; 0 is never."),
-    flag("grpc-keepalive-timeout", Duration, "20s", Honoured, "Time to wait for the answer to a ping."),
-    flag("socket-reuse-port", Bool, "false", Honoured, "Listen with SO_REUSEPORT."),
-    flag("socket-reuse-address", Bool, "false", Honoured, "Listen with SO_REUSEADDR, which is always done."),
-    flag("raft-read-timeout", Duration, "5s", Honoured, "Silence of a peer's stream that ends it; 5s at least."),
-    flag("raft-write-timeout", Duration, "5s", Honoured, "Time in which a peer must take what is written to it; 5s at least."),
-    flag("cert-file", Text, "", Honoured, "Server certificate."),
-    flag("key-file", Text, "", Honoured, "Server key."),
-    flag("client-cert-file", Text, "", Ignored, "Client certificate of this server."),
-    flag("client-key-file", Text, "", Ignored, "Client key of this server."),
-    flag("client-cert-auth", Bool, "false", Honoured, "Ask clients for certificates."),
-    flag("client-crl-file", Text, "", Honoured, "Revoked client certificates."),
-    flag("client-cert-allowed-hostname", Words, "", Honoured, "Host names allowed to clients."),
-    flag("trusted-ca-file", Text, "", Honoured, "Authorities trusted for clients."),
-    flag("auto-tls", Bool, "false", Honoured, "Make server certificates."),
-    flag("peer-cert-file", Text, "", Honoured, "Peer certificate."),
-    flag("peer-key-file", Text, "", Honoured, "Peer key."),
-    flag("peer-client-cert-file", Text, "", Honoured, "Client certificate for peers."),
-    flag("peer-client-key-file", Text, "", Honoured, "Client key for peers."),
-    flag("peer-client-cert-auth", Bool, "false", Honoured, "Ask peers for certificates."),
-    flag("peer-trusted-ca-file", Text, "", Honoured, "Authorities trusted for peers."),
-    flag("peer-auto-tls", Bool, "false", Honoured, "Make peer certificates."),
-    flag("self-signed-cert-validity", Uint, "1", Honoured, "Years that made certificates are valid."),
-    flag("peer-crl-file", Text, "", Honoured, "Revoked peer certificates."),
-    flag("peer-cert-allowed-cn", Words, "", Honoured, "Common names allowed to peers."),
-    flag("peer-cert-allowed-hostname", Words, "", Honoured, "Host names allowed to peers."),
-    flag("cipher-suites", Words, "", Honoured, "Cipher suites for TLS 1.2."),
-    flag("peer-skip-client-san-verification", Bool, "false", Honoured, "Do not check the names in peers' certificates."),
-    flag("tls-min-version", Text, "TLS1.2", Honoured, "Lowest TLS version."),
-    flag("tls-max-version", Text, "", Honoured, "Highest TLS version."),
-    flag("cors", Origins, "*", Honoured, "Origins allowed to browsers."),
-    flag("host-whitelist", Words, "*", Honoured, "Host names allowed in plain HTTP requests."),
-    flag("auth-token", Text, "simple", Honoured, "Kind of auth token."),
-    flag("auth-token-ttl", Uint, "300", Honoured, "Seconds that a simple token lives."),
-    flag("bcrypt-cost", Uint, "10", Honoured, "Cost of hashing a password."),
-    flag("logger", Text, "zap", Honoured, "zap."),
-    flag("log-outputs", Words, "default", Honoured, "default, stderr, stdout, systemd/journal or files."),
-    flag("log-level", Text, "info", Honoured, "debug, info, warn, error, panic or fatal."),
-    flag("log-format", Text, "json", Honoured, "json or console."),
-    flag("enable-log-rotation", Bool, "false", Honoured, "Rotate the one file among the log outputs."),
-    flag("log-rotation-config-json", Text, r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#, Honoured, "When to rotate, in MB, and how many old files, of how many days, are kept."),
-    flag("auto-compaction-mode", Text, "periodic", Honoured, "periodic or revision."),
-    flag("auto-compaction-retention", Text, "0", Honoured, "Hours, a duration, or revisions to keep; 0 is off."),
-    flag("enable-pprof", Bool, "false", Ignored, "Profiles of Go, which this server does not have."),
-    flag("metrics", Text, "basic", Honoured, "basic or extensive."),
-    flag("enable-distributed-tracing", Bool, "false", Honoured, "Send traces of calls to an OpenTelemetry collector."),
-    flag("distributed-tracing-address", Text, "localhost:4317", Honoured, "Collector of traces (OTLP over gRPC, without TLS)."),
-    flag("distributed-tracing-service-name", Text, "etcd", Honoured, "Service name in traces, the same for all members."),
-    flag("distributed-tracing-instance-id", Text, "", Honoured, "Instance in traces, another for each member."),
-    flag("distributed-tracing-sampling-rate", Int, "0", Honoured, "Traces per million that are recorded, beside those that clients ask for."),
-    flag("enable-grpc-gateway", Bool, "true", Honoured, "Serve JSON under /v3."),
-    flag("gateway-exact-errors", Bool, "false", Honoured, "Write errors in JSON exactly as etcd 3.7, without what older clients read."),
-    flag("corrupt-check-time", Duration, "0s", Honoured, "Time between checks of the members against each other."),
-    flag("compact-hash-check-time", Duration, "1m0s", Honoured, "Time between checks of compaction hashes."),
-    flag("compaction-batch-limit", Int, "0", Honoured, "Rows that a compaction reads between two pauses; 1000 by default."),
-    flag("compaction-sleep-interval", Duration, "0s", Honoured, "That pause; 10ms by default."),
-    flag("watch-progress-notify-interval", Duration, "0s", Honoured, "Time between progress notifications; 0 is 10 minutes."),
-    flag("downgrade-check-time", Duration, "5s", Honoured, "Time between checks of a downgrade."),
-    flag("warning-apply-duration", Duration, "100ms", Honoured, "Time of an apply or a read that is logged."),
-    flag("warning-unary-request-duration", Duration, "300ms", Honoured, "Request time that is logged."),
-    flag("memory-mlock", Bool, "false", Honoured, "Keep all memory in RAM, the mapped store included."),
-    flag("unsafe-no-fsync", Bool, "false", Honoured, "Sync neither log nor store: a power cut loses data."),
-    flag("v2-deprecation", Stages, "write-only", Ignored, "Stage of the v2 store's removal."),
-    flag("feature-gates", Gates, "", Honoured, "Feature gates, such as A=true,B=false."),
-    flag("config-file", Text, "", Honoured, "File that stands for all other flags and variables."),
-    flag("version", Bool, "false", Honoured, "Print the version and exit."),
-    flag("cluster-active-size", Nothing, "", Ignored, ""),
-    flag("cluster-remove-delay", Nothing, "", Ignored, ""),
-    flag("cluster-sync-interval", Nothing, "", Ignored, ""),
-    flag("config", Nothing, "", Ignored, ""),
-    flag("force", Nothing, "", Ignored, ""),
-    flag("max-result-buffer", Nothing, "", Ignored, ""),
-    flag("max-retry-attempts", Nothing, "", Ignored, ""),
-    flag("peer-heartbeat-interval", Nothing, "", Ignored, ""),
-    flag("peer-election-timeout", Nothing, "", Ignored, ""),
-    flag("retry-interval", Nothing, "", Ignored, ""),
-    flag("snapshot", Nothing, "", Ignored, ""),
-    flag("v", Nothing, "", Ignored, ""),
-    flag("vv", Nothing, "", Ignored, ""),
-    flag("test.coverprofile", Nothing, "", Ignored, ""),
-    flag("test.outputdir", Nothing, "", Ignored, ""),
+    flag(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", Honoured, "Defragment at start if that much is free.").unit("MB"),
+    flag(Member, "max-txn-ops", Uint, "128", Honoured, "Most operations in a transaction.").unit("operations"),
+    flag(Member, "max-request-bytes", Uint, "1572864", Honoured, "Largest request.").unit("bytes"),
+    flag(Member, "max-concurrent-streams", Uint32, "4294967295", Honoured, "Streams that each client may open.").unit("streams"),
+    flag(Member, "grpc-keepalive-min-time", Duration, "5s", Honoured, "Shortest time between a client's pings."),
+    flag(Member, "grpc-keepalive-interval", Duration, "2h0m0s", Honoured, "Time between pings to a client; 0 is never."),
+    flag(Member, "grpc-keepalive-timeout", Duration, "20s", Honoured, "Time to wait for the answer to a ping."),
+    flag(Member, "socket-reuse-port", Bool, "false", Honoured, "Listen with SO_REUSEPORT."),
+    flag(Member, "socket-reuse-address", Bool, "false", Honoured, "Listen with SO_REUSEADDR, which is always done."),
+    flag(Member, "raft-read-timeout", Duration, "5s", Honoured, "Silence of a peer's stream that ends it; 5s at least."),
+    flag(Member, "raft-write-timeout", Duration, "5s", Honoured, "Time in which a peer must take what is written to it; 5s at least."),
+    flag(Security, "cert-file", Path, "", Honoured, "Server certificate."),
+    flag(Security, "key-file", Path, "", Honoured, "Server key."),
+    flag(Security, "client-cert-file", Path, "", Ignored, "Client certificate of this server."),
+    flag(Security, "client-key-file", Path, "", Ignored, "Client key of this server."),
+    flag(Security, "client-cert-auth", Bool, "false", Honoured, "Ask clients for certificates.").more("With auth enabled, the common name of a certificate is the user."),
+    flag(Security, "client-crl-file", Path, "", Honoured, "Revoked client certificates."),
+    flag(Security, "client-cert-allowed-hostname", Words, "", Honoured, "Host names allowed to clients."),
+    flag(Security, "trusted-ca-file", Path, "", Honoured, "Authorities trusted for clients.").more("In PEM."),
+    flag(Security, "auto-tls", Bool, "false", Honoured, "Make server certificates."),
+    flag(Security, "peer-cert-file", Path, "", Honoured, "Peer certificate."),
+    flag(Security, "peer-key-file", Path, "", Honoured, "Peer key."),
+    flag(Security, "peer-client-cert-file", Path, "", Honoured, "Client certificate for peers."),
+    flag(Security, "peer-client-key-file", Path, "", Honoured, "Client key for peers."),
+    flag(Security, "peer-client-cert-auth", Bool, "false", Honoured, "Ask peers for certificates."),
+    flag(Security, "peer-trusted-ca-file", Path, "", Honoured, "Authorities trusted for peers."),
+    flag(Security, "peer-auto-tls", Bool, "false", Honoured, "Make peer certificates."),
+    flag(Security, "self-signed-cert-validity", Uint, "1", Honoured, "Years that made certificates are valid.").unit("years"),
+    flag(Security, "peer-crl-file", Path, "", Honoured, "Revoked peer certificates."),
+    flag(Security, "peer-cert-allowed-cn", Words, "", Honoured, "Common names allowed to peers."),
+    flag(Security, "peer-cert-allowed-hostname", Words, "", Honoured, "Host names allowed to peers."),
+    flag(Security, "cipher-suites", Words, "", Honoured, "Cipher suites for TLS 1.2."),
+    flag(Features, "peer-skip-client-san-verification", Bool, "false", Honoured, "Do not check the names in peers' certificates."),
+    flag(Security, "tls-min-version", Text, "TLS1.2", Honoured, "Lowest TLS version.").among(&["TLS1.2", "TLS1.3"]),
+    flag(Security, "tls-max-version", Text, "", Honoured, "Highest TLS version.").among(&["TLS1.2", "TLS1.3"]),
+    flag(Security, "cors", Origins, "*", Honoured, "Origins allowed to browsers.").more("* is any."),
+    flag(Security, "host-whitelist", Words, "*", Honoured, "Host names allowed in plain HTTP requests.").more("* is any."),
+    flag(Auth, "auth-token", Text, "simple", Honoured, "Kind of auth token.").among(&["simple", "jwt"]).more("For JWT: jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m."),
+    flag(Auth, "auth-token-ttl", Uint, "300", Honoured, "Seconds that a simple token lives.").unit("seconds"),
+    flag(Auth, "bcrypt-cost", Uint, "10", Honoured, "Cost of hashing a password.").unit("cost").more("4 to 31; each step doubles the time of a login."),
+    flag(Logging, "logger", Text, "zap", Honoured, "zap.").among(&["zap"]),
+    flag(Logging, "log-outputs", Words, "default", Honoured, "default, stderr, stdout, systemd/journal or files.").among(&["default", "stderr", "stdout", "systemd/journal"]).more("Comma separated; default is stderr."),
+    flag(Logging, "log-level", Text, "info", Honoured, "debug, info, warn, error, panic or fatal.").among(&["debug", "info", "warn", "error", "panic", "fatal"]),
+    flag(Logging, "log-format", Text, "json", Honoured, "json or console.").among(&["json", "console", "human"]).more("human has short lines for people, and is the default at a terminal."),
+    flag(Logging, "enable-log-rotation", Bool, "false", Honoured, "Rotate the one file among the log outputs."),
+    flag(Logging, "log-rotation-config-json", Text, r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#, Honoured, "When to rotate, in MB, and how many old files, of how many days, are kept."),
+    flag(Clustering, "auto-compaction-mode", Text, "periodic", Honoured, "periodic or revision.").among(&["periodic", "revision"]),
+    flag(Clustering, "auto-compaction-retention", Text, "0", Honoured, "Hours, a duration, or revisions to keep; 0 is off.").more("With mode periodic a bare number means hours."),
+    flag(Monitoring, "enable-pprof", Bool, "false", Ignored, "Profiles of Go, which this server does not have."),
+    flag(Monitoring, "metrics", Text, "basic", Honoured, "basic or extensive.").among(&["basic", "extensive"]),
+    flag(Tracing, "enable-distributed-tracing", Bool, "false", Honoured, "Send traces of calls to an OpenTelemetry collector."),
+    flag(Tracing, "distributed-tracing-address", Text, "localhost:4317", Honoured, "Collector of traces (OTLP over gRPC, without TLS)."),
+    flag(Tracing, "distributed-tracing-service-name", Text, "etcd", Honoured, "Service name in traces, the same for all members."),
+    flag(Tracing, "distributed-tracing-instance-id", Text, "", Honoured, "Instance in traces, another for each member."),
+    flag(Tracing, "distributed-tracing-sampling-rate", Int, "0", Honoured, "Traces per million that are recorded, beside those that clients ask for.").unit("traces"),
+    flag(Member, "enable-grpc-gateway", Bool, "true", Honoured, "Serve JSON under /v3."),
+    flag(Own, "gateway-exact-errors", Bool, "false", Honoured, "Write errors in JSON exactly as etcd 3.7, without what older clients read."),
+    flag(Features, "corrupt-check-time", Duration, "0s", Honoured, "Time between checks of the members against each other."),
+    flag(Features, "compact-hash-check-time", Duration, "1m0s", Honoured, "Time between checks of compaction hashes."),
+    flag(Features, "compaction-batch-limit", Int, "0", Honoured, "Rows that a compaction reads between two pauses; 1000 by default.").unit("rows"),
+    flag(Features, "compaction-sleep-interval", Duration, "0s", Honoured, "That pause; 10ms by default."),
+    flag(Features, "watch-progress-notify-interval", Duration, "0s", Honoured, "Time between progress notifications; 0 is 10 minutes."),
+    flag(Features, "downgrade-check-time", Duration, "5s", Honoured, "Time between checks of a downgrade."),
+    flag(Features, "warning-apply-duration", Duration, "100ms", Honoured, "Time of an apply or a read that is logged."),
+    flag(Logging, "warning-unary-request-duration", Duration, "300ms", Honoured, "Request time that is logged."),
+    flag(Member, "memory-mlock", Bool, "false", Honoured, "Keep all memory in RAM, the mapped store included."),
+    flag(Unsafe, "unsafe-no-fsync", Bool, "false", Honoured, "Sync neither log nor store: a power cut loses data."),
+    flag(Clustering, "v2-deprecation", Stages, "write-only", Ignored, "Stage of the v2 store's removal.").among(&["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]),
+    flag(Features, "feature-gates", Gates, "", Honoured, "Feature gates, such as A=true,B=false."),
+    flag(Member, "config-file", Path, "", Honoured, "File that stands for all other flags and variables.").more("In YAML or JSON, with the names of the flags as keys."),
+    flag(Member, "version", Bool, "false", Honoured, "Print the version and exit."),
+    flag(Member, "cluster-active-size", Nothing, "", Ignored, ""),
+    flag(Member, "cluster-remove-delay", Nothing, "", Ignored, ""),
+    flag(Member, "cluster-sync-interval", Nothing, "", Ignored, ""),
+    flag(Member, "config", Nothing, "", Ignored, ""),
+    flag(Member, "force", Nothing, "", Ignored, ""),
+    flag(Member, "max-result-buffer", Nothing, "", Ignored, ""),
+    flag(Member, "max-retry-attempts", Nothing, "", Ignored, ""),
+    flag(Member, "peer-heartbeat-interval", Nothing, "", Ignored, ""),
+    flag(Member, "peer-election-timeout", Nothing, "", Ignored, ""),
+    flag(Member, "retry-interval", Nothing, "", Ignored, ""),
+    flag(Member, "snapshot", Nothing, "", Ignored, ""),
+    flag(Member, "v", Nothing, "", Ignored, ""),
+    flag(Member, "vv", Nothing, "", Ignored, ""),
+    flag(Member, "test.coverprofile", Nothing, "", Ignored, ""),
+    flag(Member, "test.outputdir", Nothing, "", Ignored, ""),
 ];
 
 /// Feature gates of etcd 3.7.1: name, stage, default, and what this server does with the other value.
@@ -439,7 +497,7 @@ fn check(kind: FlagKind, text: &str) -> Result<(), String> {
         Urls => Url::parse_list(text).map(drop),
         Origins if text == "*" => Ok(()),
         Origins => Url::parse_list(text).map(drop),
-        Text | Words | Nothing => Ok(()),
+        Text | Path | Words | Nothing => Ok(()),
         Stages => match text.split(',').find(|stage| !STAGES.contains(stage)) {
             Some(stage) => Err(format!("invalid value {}", go::quote(stage))),
             None => Ok(()),
@@ -470,107 +528,4 @@ pub(super) fn gates(text: &str) -> Result<Vec<(&'static str, bool)>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(line: &str) -> Vec<String> {
-        line.split_whitespace().map(str::to_owned).collect()
-    }
-
-    fn bad(line: &str) -> String {
-        match parse(&words(line)) {
-            Err(Stop::Bad(text)) => text,
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn one_dash_two_dashes_equals_or_next_word() {
-        for line in ["-name a", "--name a", "-name=a", "--name=a", "--name x --name=a"] {
-            assert_eq!(parse(&words(line)).unwrap().text("name"), "a", "{line}");
-        }
-        assert_eq!(
-            parse(&words("--election-timeout 0x400")).unwrap().text("election-timeout"),
-            "0x400"
-        );
-    }
-
-    #[test]
-    fn a_boolean_takes_no_next_word() {
-        let given = parse(&words("--pre-vote true --name a")).unwrap();
-        assert_eq!(given.rest.as_deref(), Some("true"));
-        assert!(!given.is_set("name"));
-    }
-
-    #[test]
-    fn errors_are_gos() {
-        assert_eq!(bad("--nope"), "flag provided but not defined: -nope");
-        assert_eq!(bad("--name"), "flag needs an argument: -name");
-        assert_eq!(bad("---name"), "bad flag syntax: ---name");
-        assert_eq!(
-            bad("--election-timeout ten"),
-            "invalid value \"ten\" for flag -election-timeout: parse error"
-        );
-        assert_eq!(
-            bad("--election-timeout=-1"),
-            "invalid value \"-1\" for flag -election-timeout: parse error"
-        );
-        assert_eq!(bad("--pre-vote=x"), "invalid boolean value \"x\" for -pre-vote: parse error");
-        assert_eq!(
-            bad("--listen-client-urls 127.0.0.1:1"),
-            "invalid value \"127.0.0.1:1\" for flag -listen-client-urls: \
-             parse \"127.0.0.1:1\": first path segment in URL cannot contain colon"
-        );
-        assert_eq!(
-            bad("--feature-gates Nope=true"),
-            "invalid value \"Nope=true\" for flag -feature-gates: unrecognized feature gate: Nope"
-        );
-    }
-
-    #[test]
-    fn old_experimental_names_are_understood() {
-        let line = "--experimental-initial-corrupt-check=true \
-                    --experimental-watch-progress-notify-interval 5s";
-        let given = parse(&words(line)).unwrap();
-        assert_eq!(given.text("feature-gates"), "InitialCorruptCheck=true");
-        assert_eq!(given.text("watch-progress-notify-interval"), "5s");
-        assert_eq!(given.old_names.len(), 2);
-        assert_eq!(bad("--experimental-x"), "flag provided but not defined: -experimental-x");
-    }
-
-    #[test]
-    fn what_is_given_under_its_own_name_counts_more() {
-        let line = "--feature-gates=InitialCorruptCheck=false --corrupt-check-time=1m";
-        let mut given = parse(&words(line)).unwrap();
-        for (name, text) in [
-            ("experimental-initial-corrupt-check", "true"),
-            ("experimental-corrupt-check-time", "2m"),
-            ("experimental-compact-hash-check-enabled", "true"),
-            ("experimental-compact-hash-check-time", "3m"),
-        ] {
-            assert_eq!(given.set_old(name, text), Ok(true), "{name}");
-        }
-        assert_eq!(given.text("feature-gates"), "InitialCorruptCheck=false,CompactHashCheck=true");
-        assert_eq!(given.text("corrupt-check-time"), "1m");
-        assert_eq!(given.text("compact-hash-check-time"), "3m");
-        assert_eq!(given.old_names.len(), 4);
-        for name in ["corrupt-check-time", "experimental-x"] {
-            assert_eq!(given.set_old(name, "x"), Ok(false), "{name}");
-        }
-        // Each old name is taken or passed over, and none is a reason to refuse the start.
-        for (name, gate) in OLD_GATES {
-            let is_taken = given.set_old(name, "true").unwrap();
-            let known = GATES.iter().find(|(known, ..)| known == gate).unwrap();
-            assert_eq!(is_taken, known.2 || known.3 != Default, "{name}");
-        }
-        let wrong = given.set_old("experimental-stop-grpc-service-on-defrag", "x");
-        assert_eq!(wrong, Err("parse error".to_owned()));
-    }
-
-    #[test]
-    fn every_default_passes_its_own_check() {
-        for flag in FLAGS.iter().filter(|flag| !flag.help.is_empty()) {
-            assert_eq!(check(flag.kind, flag.default), Ok(()), "{}", flag.name);
-        }
-    }
-}
+mod tests;

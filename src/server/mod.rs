@@ -14,7 +14,7 @@
 //!
 //! | subject | files |
 //! |---|---|
-//! | settings | `flags`, `kindly`, `file`, `config`, `environment`, `values`, `addresses`, `check`, `load` |
+//! | settings | `flags`, `reference`, `kindly`, `file`, `config`, `environment`, `values`, `addresses`, `check`, `load` |
 //! | the first members | `url`, `resolve`, `member_list`, `discovery`, `join`, `cluster` |
 //! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
@@ -62,6 +62,7 @@ mod notify;
 mod otlp;
 mod outbox;
 mod outlook;
+mod reference;
 mod refusal;
 mod relay;
 mod resolve;
@@ -108,6 +109,7 @@ use refusal::Refusal;
 use services::{Keepalive, Services};
 use signals::die_by;
 
+pub use reference::{Reference, gateway_flags, help_topic, serve_flags};
 pub use relay::relay;
 pub use signals::take_strays;
 

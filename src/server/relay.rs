@@ -36,6 +36,8 @@ use crate::dns::{self, Resolver};
 use crate::supervise::Supervisor;
 use crate::{files, go, limits};
 use flags::{Flags, Stop};
+
+pub(super) use flags::{FLAGS, Flag};
 use remotes::{Remote, Remotes};
 
 /// Why nothing is passed on.
@@ -63,6 +65,15 @@ pub fn relay(words: Vec<OsString>) -> ExitCode {
         Ok(flags) => start(&flags, &words),
         Err(Stop::Help(text)) => told(&text),
         Err(Stop::Bad(text)) => say_error(&text),
+    }
+}
+
+/// The command whose help the words behind `gateway` ask for.
+pub(super) fn help_topic(words: &[String]) -> Option<&'static [&'static str]> {
+    match flags::parse(words) {
+        Err(Stop::Help(text)) if text == flags::ABOUT => Some(&["gateway"]),
+        Err(Stop::Help(_)) => Some(&["gateway", "start"]),
+        _ => None,
     }
 }
 

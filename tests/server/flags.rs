@@ -2,6 +2,7 @@
 //! those that must have an effect.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -58,19 +59,29 @@ fn every_flag_and_variable_is_taken_or_refused_as_by_etcd() {
 
 #[test]
 fn help_says_what_has_no_effect_and_version_is_etcds() {
-    let run = |word: &str| {
-        let output = crate::child::command(crate::child::RUSD).args(["serve", word]).output();
+    let run = |name: &str, words: &[&str]| {
+        let output = crate::child::command(crate::child::RUSD).arg0(name).args(words).output();
         let output = output.unwrap();
-        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(output.status.code(), Some(0), "{name} {words:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let help = run("-h");
+    let help = run("etcd", &["-h"]);
     let after = |flag: &str| help.split_once(&format!("--{flag} '")).unwrap().1;
     for flag in ["max-wals", "max-snapshots", "backend-bbolt-freelist-type", "enable-pprof"] {
         let line = after(flag).lines().nth(1).unwrap();
         assert!(line.ends_with("(accepted without effect)"), "{flag}: {line}");
     }
-    let version = run("--version");
+    let own = run("rusd", &["serve", "-h"]);
+    assert_eq!(own, run("rusd", &["help", "serve"]));
+    let flat = own.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("Log files kept. Accepted without effect. [default 5] [ETCD_MAX_WALS]"));
+    assert_eq!(
+        run("rusd", &["gateway", "start", "-h"]),
+        run("rusd", &["help", "gateway", "start"])
+    );
+    let gateway = run("rusd", &["gateway"]);
+    assert!(gateway == run("rusd", &["help", "gateway"]) && gateway.contains("--retry-delay"));
+    let version = run("rusd", &["serve", "--version"]);
     let lines: Vec<&str> = version.lines().collect();
     assert_eq!((lines.len(), lines[0]), (4, "etcd Version: 3.7.1"));
     assert!(lines[1].starts_with("Git SHA: rusd-") && lines[2].ends_with("this is rusd"));

@@ -69,7 +69,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     match path {
         ["version"] => return version::run(&context),
         ["serve"] => return Err(Failure::arguments(SERVE_FIRST)),
-        ["gateway"] => return Err(Failure::arguments(GATEWAY_FIRST)),
+        ["gateway", ..] => return Err(Failure::arguments(GATEWAY_FIRST)),
         ["bench"] => return bench::run(context),
         ["link"] => return link::run(&context),
         ["cert", "gen"] => return cert::make(context),

@@ -3,7 +3,9 @@
 use clap::{Arg, Command};
 
 use super::globals::globals;
-use super::{Maker, SHELLS, among, bytes, flag, int, path, seconds, switch, uint};
+use super::{
+    Maker, OWN_SHELLS, SHELLS, among, bytes, flag, inherited, int, path, seconds, switch, uint,
+};
 
 impl Maker {
     /// The order is that in which suggestions for a mistyped command are listed.
@@ -218,7 +220,7 @@ impl Maker {
                 )),
             ],
         )
-        .arg(flag("cluster", "use all endpoints from the cluster member list").global(true))
+        .arg(inherited(flag("cluster", "use all endpoints from the cluster member list")))
     }
 
     pub(super) fn member(&self) -> Command {
@@ -398,10 +400,14 @@ impl Maker {
     }
 
     pub(super) fn completion(&self) -> Command {
-        let line = "completion [bash|zsh|fish|powershell]";
-        let command = self
-            .command("completion", line, "Generate completion script")
-            .arg(among(Arg::new("shell"), SHELLS));
+        let command = match self.0 {
+            "rusd" => self
+                .command("completion", OWN_COMPLETION_LINE, "Generate completion script")
+                .arg(among(Arg::new("shell"), OWN_SHELLS)),
+            _ => self
+                .command("completion", COMPLETION_LINE, "Generate completion script")
+                .arg(among(Arg::new("shell"), SHELLS)),
+        };
         if self.0 == "etcdutl" { command } else { command.long_about(self.text(COMPLETION_LONG)) }
     }
 
@@ -412,6 +418,9 @@ impl Maker {
         ))
     }
 }
+
+const COMPLETION_LINE: &str = "completion [bash|zsh|fish|powershell]";
+const OWN_COMPLETION_LINE: &str = "completion [bash|zsh|fish|powershell|elvish]";
 
 const PUT_LONG: &str = "
 Puts the given key into the store.

@@ -2,7 +2,7 @@
 
 use clap::Arg;
 
-use super::{bytes, duration, flag, path, size, string, switch, value, write_out};
+use super::{bytes, duration, flag, inherited, path, size, string, switch, value, write_out};
 
 /// All global flags. The help of a command hides them; `options` lists them.
 pub(super) fn globals() -> Vec<Arg> {
@@ -14,6 +14,43 @@ pub(super) fn globals() -> Vec<Arg> {
 pub(super) fn rusds() -> Vec<Arg> {
     let flags = [duration("wait", "0s", "how long to wait for a server that is not up yet")];
     flags.map(|flag| flag.global(true).hide(true)).into()
+}
+
+/// Titles under which `rusd options` and the manual list global flags. Others stand under "Other
+/// options".
+const HEADINGS: [(&str, &[&str]); 4] = [
+    (
+        "Connection",
+        &[
+            "endpoints",
+            "discovery-srv",
+            "discovery-srv-name",
+            "insecure-discovery",
+            "wait",
+            "dial-timeout",
+            "command-timeout",
+            "keepalive-time",
+            "keepalive-timeout",
+            "max-request-bytes",
+            "max-recv-bytes",
+        ],
+    ),
+    ("TLS", &["cacert", "cert", "key", "insecure-transport", "insecure-skip-tls-verify"]),
+    ("Login", &["user", "password", "auth-jwt-token"]),
+    ("Output", &["write-out", "hex", "decode", "color", "yes", "debug"]),
+];
+
+/// Adds the title under which our own help lists the flag, and its variable.
+pub(super) fn told(flag: Arg) -> Arg {
+    let name = flag.get_id().as_str();
+    let heading = HEADINGS.iter().find(|(_, names)| names.contains(&name));
+    let title = heading.map_or("Other options", |(title, _)| title);
+    inherited(flag).help_heading(title)
+}
+
+/// The place of a title among those of global flags.
+pub(super) fn place(title: &str) -> usize {
+    HEADINGS.iter().position(|(known, _)| *known == title).unwrap_or(HEADINGS.len())
 }
 
 /// Flags for endpoints, timeouts and output.

@@ -1,10 +1,12 @@
 //! The commands that etcd does not have.
 
-use clap::{Arg, Command};
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, Command, ValueHint};
 
-use super::{Maker, among, bytes, duration, flag, int, path, size, string, uint, value};
+use super::{Maker, among, bytes, duration, flag, inherited, int, path, size, string, uint, value};
 use crate::cert::KeyType;
 use crate::cli::terminal::Colour;
+use crate::server::{self, Reference};
 
 impl Maker {
     /// rusd's own commands.
@@ -24,26 +26,25 @@ impl Maker {
             ]),
             self.join(),
             self.command("space", "space", "Shows what the bytes of a member's store are").args([
-                flag("cluster", "use all endpoints from the cluster member list").global(true),
+                inherited(flag("cluster", "use all endpoints from the cluster member list")),
                 int("prefixes", "10", "how many of the largest prefixes are shown"),
                 int("depth", "2", "slashes that a prefix goes on to"),
             ]),
-            self.command(
-                "gateway",
-                "gateway start [etcd gateway's flags]",
-                "Passes TCP connections on to a cluster; takes the flags of etcd gateway",
-            ),
-            self.command("serve", "serve [etcd's flags]", "Runs the server; takes etcd's flags"),
+            self.gateway(),
+            self.serve(),
             self.bench(),
             self.cert(),
-            self.command(
-                "link",
-                "link DIR",
-                "Makes the links etcd, etcdctl and etcdutl in a directory",
-            )
-            .long_about(LINK_LONG)
+            self.command("link", "link <dir>", "")
+                // Not through `text`, which would put this program's name into it.
+                .about("Makes the links etcd, etcdctl and etcdutl in a directory")
+                .long_about(LINK_LONG)
             .arg(flag("force", "replace files of these names that are no links to this binary")),
-            self.command("man", "man", "Prints the manual page"),
+            self.command("man", "man [page]", "Prints a manual page, or writes all of them")
+                .long_about(MAN_LONG)
+                .args([
+                    among(Arg::new("page"), &["rusd", "serve", "operate", "format"]),
+                    path("dir", "", "write all pages into this directory; below one called man, into man1, man5 and man7"),
+                ]),
         ]
     }
 
@@ -61,6 +62,22 @@ impl Maker {
             string("initial-cluster", "", "members that may start without a running cluster"),
             flag("replace", "take the place of a member whose data is lost"),
         ])
+    }
+
+    /// The server, whose flags are read by itself.
+    fn serve(&self) -> Command {
+        self.command("serve", "serve [flags]", "Runs the server; takes etcd's flags")
+            .long_about(SERVE_LONG)
+            .args(server::serve_flags().into_iter().map(reference))
+    }
+
+    fn gateway(&self) -> Command {
+        let start = self
+            .command("start", "start [options]", "Starts the gateway")
+            .long_about(GATEWAY_LONG)
+            .args(server::gateway_flags().into_iter().map(reference));
+        let short = "Passes TCP connections on to a cluster; takes the flags of etcd gateway";
+        self.group("gateway", "gateway <subcommand>", short, vec![start])
     }
 
     pub(super) fn cert(&self) -> Command {
@@ -158,6 +175,47 @@ pub(super) fn decode() -> Arg {
     flag("decode", "show values of Kubernetes and JSON in readable form")
 }
 
+/// A flag of the server's own table.
+fn reference(flag: Reference) -> Arg {
+    let arg = Arg::new(flag.name).long(flag.name).help(flag.help).help_heading(flag.group);
+    let arg = match flag.variable {
+        Some(variable) => arg.env(variable),
+        None => arg,
+    };
+    let arg = match (flag.kind, flag.unit) {
+        ("", _) if flag.default.is_empty() => arg.action(ArgAction::SetTrue),
+        ("", _) => arg.action(ArgAction::Set).default_value(flag.default),
+        (kind, "") => arg.value_name(kind).default_value(flag.default),
+        (kind, unit) => arg.value_names([kind, unit]).default_value(flag.default),
+    };
+    let arg = if flag.is_path {
+        arg.value_hint(ValueHint::AnyPath)
+    } else if flag.kind == "string" {
+        arg.value_hint(ValueHint::Other)
+    } else {
+        arg
+    };
+    if flag.values.is_empty() {
+        return arg;
+    }
+    arg.value_parser(PossibleValuesParser::new(flag.values))
+}
+
+const SERVE_LONG: &str = "\
+Runs the server, as etcd does with the same flags, variables and configuration file.
+
+A flag may be written with one dash or two, its value after = or as the next word. A switch takes a value only
+after =, as in --pre-vote=false. A duration is a number with a unit, such as 300ms, 5s or 1h30m. Each flag has
+its variable; a flag and its variable together are refused, and --config-file stands for all others.";
+
+const GATEWAY_LONG: &str = "\
+Passes TCP connections on to the client ports of a cluster, without a look at what is in them.
+It reads no variables.";
+
+const MAN_LONG: &str = "\
+Prints rusd(1), or the page that is named: serve is rusd-serve(1), operate is rusd-operate(7), format is
+rusd-format(5). To read one: rusd man serve | man -l -";
+
 const CERT_KEYS: &str = "kind of the keys (ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096)";
 
 const LINK_LONG: &str = "Makes links to this binary, by which it is etcd, etcdctl and etcdutl. Files \
@@ -184,11 +242,11 @@ not, and ends with 0.
 
 With files, of --cert and --key as --cacert's clients or servers see them:
 
-$ cert check --cert server.crt --key server.key --cacert ca.crt --for server --host m1.example.org
+$ rusd cert check --cert server.crt --key server.key --cacert ca.crt --for server --host m1.example.org
 
 With a server, as a client that has --cert, --key and --cacert:
 
-$ cert check m1.example.org:2379 --cert client.crt --key client.key --cacert ca.crt
+$ rusd cert check m1.example.org:2379 --cert client.crt --key client.key --cacert ca.crt
 ";
 
 const BENCH_LONG: &str = "\

@@ -38,7 +38,7 @@ impl Default for Flags {
     }
 }
 
-const ABOUT: &str = "gateway related command
+pub(super) const ABOUT: &str = "gateway related command
 
 Usage:
   etcd gateway [command]
@@ -52,19 +52,46 @@ Flags:
 Use \"etcd gateway [command] --help\" for more information about a command.
 ";
 
-const USAGE: &str = "Usage:
-  etcd gateway start [flags]
+/// A flag of `gateway start`.
+pub(in crate::server) struct Flag {
+    pub name: &'static str,
+    /// pflag's word for its kind; empty for a switch.
+    pub kind: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+}
 
-Flags:
-      --discovery-srv string        DNS domain used to bootstrap initial cluster
-      --discovery-srv-name string   service name to query when using DNS discovery
-      --endpoints strings           comma separated etcd cluster endpoints (default [127.0.0.1:2379])
-  -h, --help                        help for start
-      --insecure-discovery          accept insecure SRV records
-      --listen-addr string          listen address (default \"127.0.0.1:23790\")
-      --retry-delay duration        duration of delay before retrying failed endpoints (default 1m0s)
-      --trusted-ca-file string      path to the client server TLS CA file for verifying the discovered endpoints when discovery-srv is provided.
-";
+#[rustfmt::skip]
+pub(in crate::server) const FLAGS: [Flag; 7] = [
+    Flag { name: "discovery-srv", kind: "string", default: "", help: "DNS domain used to bootstrap initial cluster" },
+    Flag { name: "discovery-srv-name", kind: "string", default: "", help: "service name to query when using DNS discovery" },
+    Flag { name: "endpoints", kind: "strings", default: "127.0.0.1:2379", help: "comma separated etcd cluster endpoints" },
+    Flag { name: "insecure-discovery", kind: "", default: "", help: "accept insecure SRV records" },
+    Flag { name: "listen-addr", kind: "string", default: "127.0.0.1:23790", help: "listen address" },
+    Flag { name: "retry-delay", kind: "duration", default: "1m0s", help: "duration of delay before retrying failed endpoints" },
+    Flag { name: "trusted-ca-file", kind: "string", default: "", help: "path to the client server TLS CA file for verifying the discovered endpoints when discovery-srv is provided." },
+];
+
+/// The usage of `gateway start`, as pflag prints it.
+fn usage() -> String {
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for flag in &FLAGS {
+        if flag.name > "help" && rows.iter().all(|(left, _)| !left.contains("-h,")) {
+            rows.push(("  -h, --help".to_owned(), "help for start".to_owned()));
+        }
+        let default = match (flag.kind, flag.default) {
+            (_, "") => String::new(),
+            ("string", text) => format!(" (default \"{text}\")"),
+            ("strings", text) => format!(" (default [{text}])"),
+            (_, text) => format!(" (default {text})"),
+        };
+        let left = format!("      --{} {}", flag.name, flag.kind);
+        rows.push((left.trim_end().to_owned(), format!("{}{default}", flag.help)));
+    }
+    let width = rows.iter().map(|(left, _)| left.len()).max().unwrap_or_default() + 3;
+    let rows = rows.iter().map(|(left, right)| format!("{left:width$}{right}\n"));
+    format!("Usage:\n  etcd gateway start [flags]\n\nFlags:\n{}", rows.collect::<String>())
+}
 
 /// The first word that is neither a flag nor a flag's value, as cobra finds it: of the flags before it
 /// only that for help is known to take none.
@@ -98,7 +125,7 @@ pub(super) fn parse(words: &[String]) -> Result<Flags, Stop> {
         });
     };
     let mut flags = Flags::default();
-    let bad = |why: String| Stop::Bad(format!("Error: {why}\n{USAGE}\n{why}"));
+    let bad = |why: String| Stop::Bad(format!("Error: {why}\n{}\n{why}", usage()));
     let (mut words, mut has_endpoints) = (words.iter(), false);
     while let Some(word) = words.next() {
         let Some(body) = word.strip_prefix("--") else {
@@ -123,7 +150,7 @@ pub(super) fn parse(words: &[String]) -> Result<Flags, Stop> {
         if name == "help" {
             return Err(help());
         }
-        if !NAMES.contains(&name) {
+        if !FLAGS.iter().any(|flag| flag.name == name) {
             return Err(bad(unknown(word)));
         }
         let is_switch = name == "insecure-discovery";
@@ -138,16 +165,6 @@ pub(super) fn parse(words: &[String]) -> Result<Flags, Stop> {
     }
     Ok(flags)
 }
-
-const NAMES: [&str; 7] = [
-    "discovery-srv",
-    "discovery-srv-name",
-    "endpoints",
-    "insecure-discovery",
-    "listen-addr",
-    "retry-delay",
-    "trusted-ca-file",
-];
 
 impl Flags {
     fn set(&mut self, name: &str, value: &str, has_endpoints: &mut bool) -> Result<(), String> {
@@ -184,7 +201,7 @@ impl Flags {
 }
 
 fn help() -> Stop {
-    Stop::Help(format!("start the gateway\n\n{USAGE}"))
+    Stop::Help(format!("start the gateway\n\n{}", usage()))
 }
 
 /// A text's part from its usage on.
@@ -245,6 +262,24 @@ mod tests {
         for line in ["", "stop", "-h", "--help", "start -h", "start --help"] {
             assert!(matches!(read(line), Err(Stop::Help(_))), "{line}");
         }
+    }
+
+    #[test]
+    fn help_is_etcds() {
+        let Err(Stop::Help(text)) = read("start --help") else { panic!() };
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["start the gateway", ""]);
+        assert_eq!(
+            lines[7..11],
+            [
+                "      --discovery-srv-name string   service name to query when using DNS discovery",
+                "      --endpoints strings           comma separated etcd cluster endpoints (default \
+                 [127.0.0.1:2379])",
+                "  -h, --help                        help for start",
+                "      --insecure-discovery          accept insecure SRV records",
+            ]
+        );
+        assert!(lines[11].ends_with("listen address (default \"127.0.0.1:23790\")"), "{text}");
     }
 
     #[test]
