@@ -31,6 +31,7 @@ mod kind;
 mod man;
 mod printer;
 mod record;
+mod shell;
 mod size;
 mod spec;
 mod table;

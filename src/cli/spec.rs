@@ -42,6 +42,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         &[
             "alarm",
             "defrag",
+            "doctor",
             "downgrade",
             "endpoint",
             "export",
