@@ -89,6 +89,18 @@ pub fn check(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
+/// The certificates of a chain that last no longer than `days`, each with a text. Those that have
+/// ended are findings of [`check`].
+pub fn ending(chain: &[CertificateDer<'_>], now: u64, days: i64) -> Vec<Finding> {
+    let soon = |certificate: &CertificateDer<'_>| {
+        let facts = facts::describe(certificate, now)?;
+        let text =
+            format!("{} ends in {} days, on {}", facts.subject, facts.days_left, facts.not_after);
+        (0..days).contains(&facts.days_left).then(|| finding("ends-soon", text))
+    };
+    chain.iter().filter_map(soon).collect()
+}
+
 fn usages(subject: &Subject, parsed: &X509Certificate<'_>) -> Vec<Finding> {
     let Some(usages) = parsed.extended_key_usage().ok().flatten() else { return Vec::new() };
     let usages = usages.value;

@@ -38,6 +38,9 @@ pub struct Certificate {
     pub key: String,
     pub not_before: String,
     pub not_after: String,
+    /// `not_after` in seconds since 1970.
+    #[serde(skip)]
+    pub ends: i64,
     /// Whole days until `not_after`; negative after it.
     pub days_left: i64,
     pub sha256: String,
@@ -105,6 +108,7 @@ pub fn describe(certificate: &CertificateDer<'_>, now: u64) -> Option<Certificat
         key: key_name(&parsed),
         not_before: date(validity.not_before.timestamp()),
         not_after: date(validity.not_after.timestamp()),
+        ends: validity.not_after.timestamp(),
         days_left: left.div_euclid(86_400),
         sha256: hex(&Sha256::digest(certificate)),
         sha1: hex(&Sha1::digest(certificate)),

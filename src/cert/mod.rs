@@ -29,7 +29,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use automatic::self_signed;
-pub use check::{Finding, Subject, check};
+pub use check::{Finding, Subject, check, ending};
 pub use facts::{Certificate, Item, Key, List, describe, read};
 pub use generate::{CertRequest, Generated, KeyType, make};
 

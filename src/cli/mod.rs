@@ -32,6 +32,7 @@ mod man;
 mod options;
 mod printer;
 mod record;
+mod shell;
 mod size;
 mod spec;
 mod table;
@@ -138,20 +139,15 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
             return Ok(());
         }
         ["completion"] => {
-            return match completion::check(program, &args) {
-                Ok(script) => {
-                    printer.out(script);
-                    Ok(())
-                }
-                Err(message) => misused(program, &found, message.as_bytes(), printer),
-            };
+            let script = completion::check(program, &args);
+            let wrong = |text: String| misused(program, &found, text.as_bytes(), printer);
+            return script.map_or_else(wrong, |script| {
+                printer.out(script);
+                Ok(())
+            });
         }
-        ["man"] => {
-            return man::run(&root, &flags, &args, printer);
-        }
-        _ if is_group || path.is_empty() => {
-            return show_help(program, &found, printer);
-        }
+        ["man"] => return man::run(&root, &flags, &args, printer),
+        _ if is_group || path.is_empty() => return show_help(program, &found, printer),
         _ => {}
     }
     if let Some(message) = missing(&flags) {

@@ -48,6 +48,7 @@ pub(super) const GROUPS: &[(&str, &[&str])] = &[
         &[
             "alarm",
             "defrag",
+            "doctor",
             "downgrade",
             "endpoint",
             "export",

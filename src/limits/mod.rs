@@ -890,6 +890,46 @@ pub const LEASE_APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 pub const PEERS_REACHED_INTERVAL: Duration = Duration::from_millis(50);
 pub const PEERS_REACHED_LOOKS_MAX: u32 = 100;
 
+/// Interval at which the files of certificates are read for the metric of their ends.
+pub const CERTIFICATE_READ_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long `rusd doctor` waits for each answer of a member.
+pub const DOCTOR_PATIENCE: Duration = Duration::from_secs(1);
+/// What `rusd doctor` takes for a problem. Entries that a member is behind the leader: more than a
+/// busy cluster applies within the time that a question takes.
+pub const DOCTOR_LAG_ENTRIES: u64 = 5000;
+/// A sync, or a message there and back, may take this part of the election timeout: etcd's rule.
+pub const DOCTOR_TIMEOUT_PART: f64 = 10.0;
+/// Syncs below which their times say nothing.
+pub const DOCTOR_SYNCS_MIN: f64 = 100.0;
+/// Changes of the leader in an hour.
+pub const DOCTOR_LEADER_CHANGES_MAX: f64 = 5.0;
+/// Difference of clocks at which etcd's members complain of each other.
+pub const DOCTOR_CLOCK_SKEW_SECONDS: f64 = 1.0;
+/// Part of the quota, in percent, that leaves too little time.
+pub const DOCTOR_QUOTA_PERCENT: u64 = 80;
+/// Shortest time of growth from which a pace is reckoned, and days to the quota that are worth a
+/// word.
+pub const DOCTOR_PACE_SECONDS_MIN: f64 = 600.0;
+pub const DOCTOR_PACE_DAYS: f64 = 7.0;
+/// Free bytes within the store's file that are worth a defragmentation, and free bytes of a disk
+/// that are too few.
+pub const DOCTOR_FREE_BYTES_MIN: u64 = 64 << 20;
+/// Free part of a disk.
+pub const DOCTOR_DISK_FREE_PERCENT: f64 = 5.0;
+/// Days at which a certificate's end is an error and no warning.
+pub const DOCTOR_CERTIFICATE_ERROR_DAYS: i64 = 7;
+/// Used part of the limit of open files, and the least that this limit should be.
+pub const DOCTOR_OPEN_FILES_PERCENT: f64 = 80.0;
+pub const DOCTOR_OPEN_FILES_MIN: f64 = 1024.0;
+/// Used part of the limit of memory, and the least that this limit should be.
+pub const DOCTOR_MEMORY_PERCENT: f64 = 90.0;
+pub const DOCTOR_MEMORY_BYTES_MIN: f64 = (256_u64 << 20) as f64;
+/// Days after which a backup is old.
+pub const DOCTOR_BACKUP_DAYS: f64 = 7.0;
+/// Bytes of a file that the doctor's bundle names with a checksum; longer ones have their size only.
+pub const BUNDLE_HASHED_BYTES_MAX: u64 = 1 << 30;
+
 /// How long a TLS handshake may take: etcd's.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// TLS handshakes at the same time on one kind of port: each costs some 30 KiB and a millisecond of

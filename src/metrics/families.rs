@@ -39,6 +39,7 @@ macro_rules! families {
             $(let $name = add(&REGISTRY, families!(@new $kind $series $help $(, $argument)*));)*
             let families = Families { $($name,)* };
             families.server_version.with_label_values(&[VERSION]).set(1);
+            families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
             for code in ["200", "500", "503"] {
                 let _ = families.scrapes.with_label_values(&[code]);
             }
@@ -286,6 +287,16 @@ families! {
         "Snapshots that reached each peer.", ["To"];
     snapshot_send_failures: counters "etcd_network_snapshot_send_failures"
         "Snapshots that did not reach each peer.", ["To"];
+    settings: gauges "rusd_setting"
+        "A setting that members should have in common, by its flag; times in milliseconds.", ["name"];
+    build_info: gauges "rusd_build_info" "1 for the version of this build.", ["version"];
+    last_snapshot: gauge "rusd_last_snapshot_save_timestamp_seconds"
+        "Unix time at which a client had the last snapshot whole; 0 if none had since the start.";
+    growth_bytes: gauge "rusd_space_growth_bytes"
+        "Change of the bytes of the store in use within rusd_space_growth_seconds.";
+    growth_seconds: gauge "rusd_space_growth_seconds" "For how long that growth was observed.";
+    disk_free_bytes: gauge "rusd_disk_free_bytes" "Bytes that the store's disk has free.";
+    disk_total_bytes: gauge "rusd_disk_total_bytes" "Size of the store's disk.";
     messages_refused: counter "rusd_network_peer_messages_refused_total"
         "Messages of peers that raft was not shown.";
     snapshots_refused: counter "rusd_network_peer_snapshots_refused_total"
@@ -423,6 +434,11 @@ pub fn set_cluster_version(version: &str) {
 /// Sets whether a feature gate is on; `stage` is `ALPHA` or `BETA`.
 pub fn set_feature(name: &str, stage: &str, enabled: bool) {
     FAMILIES.feature_enabled.with_label_values(&[name, stage]).set(i64::from(enabled));
+}
+
+/// Sets a setting of this member by the name of its flag.
+pub fn set_setting(name: &str, value: i64) {
+    FAMILIES.settings.with_label_values(&[name]).set(value);
 }
 
 /// Counts a promotion that was refused. `reason` is one of the texts of the error table.

@@ -10,12 +10,14 @@
 //! Memory, descriptors and CPU time of the process are read from /proc at each scrape.
 
 mod alarms;
+mod certificates;
 mod clients;
 mod families;
 mod grpc;
 mod process;
 
 pub use alarms::set_alarms;
+pub use certificates::set_certificate_end;
 pub use clients::client_requests;
 use families::scraped;
 pub use families::*;
@@ -31,6 +33,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let registry = Registry::new();
     grpc::register(&registry);
     alarms::register(&registry);
+    certificates::register(&registry);
     clients::register(&registry);
     drop(registry.register(Box::new(process::ProcessCollector::new())));
     registry

@@ -1,11 +1,16 @@
 //! Metrics of this process that the operating system knows, read at each scrape.
 
 use std::fs;
+use std::path::Path;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, Opts};
 
+use crate::clock;
+
+/// Control groups of version 1 without a limit have one near 2^63.
+const NO_LIMIT: f64 = (1_u64 << 60) as f64;
 /// Kernel ticks per second in /proc/self/stat: 100 on every Linux that user space can see.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -28,7 +33,7 @@ const COUNTERS: [(&str, &str); 3] = [
     ),
 ];
 
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 10] = [
     ("process_open_fds", "Open file descriptors."),
     ("process_max_fds", "Most file descriptors allowed."),
     ("process_virtual_memory_bytes", "Virtual memory."),
@@ -37,6 +42,11 @@ const GAUGES: [(&str, &str); 8] = [
     ("process_start_time_seconds", "Unix time of the start."),
     ("os_fd_used", "Open file descriptors."),
     ("os_fd_limit", "Most file descriptors allowed."),
+    (
+        "rusd_memory_limit_bytes",
+        "Most memory that the control groups allow; 0 if there is no limit.",
+    ),
+    ("rusd_wall_clock_seconds", "Unix time of this machine, for a comparison with others."),
 ];
 
 impl ProcessCollector {
@@ -54,7 +64,7 @@ impl ProcessCollector {
         Self { counters, gauges, page_bytes: rustix::param::page_size() as f64, boot_seconds }
     }
 
-    fn read(&self) -> Option<([f64; 3], [f64; 8])> {
+    fn read(&self) -> Option<([f64; 3], [f64; 10])> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         // The second field is the program's name in parentheses and may hold spaces.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -77,9 +87,40 @@ impl ProcessCollector {
             self.boot_seconds + number(19)? / TICKS_PER_SECOND,
             open,
             max,
+            memory_limit(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
+            clock::wall_nanos() as f64 / 1e9,
         ];
         Some((counted, gauged))
     }
+}
+
+/// The least memory limit of a process's control groups and those around them, of either version; 0
+/// if there is none. `groups` is its /proc/self/cgroup.
+fn memory_limit(groups: &str) -> f64 {
+    let mut least: Option<f64> = None;
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(kinds), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (root, file) = match kinds {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            kinds if kinds.split(',').any(|kind| kind == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        // Within a container the path may be that of the host, and the group be at the root.
+        for group in Path::new(path.trim_start_matches('/')).ancestors() {
+            let Ok(text) = fs::read_to_string(Path::new(root).join(group).join(file)) else {
+                continue;
+            };
+            let limit = text.trim().parse::<f64>().ok().filter(|limit| *limit < NO_LIMIT);
+            least = match (least, limit) {
+                (Some(least), Some(limit)) => Some(least.min(limit)),
+                (least, limit) => least.or(limit),
+            };
+        }
+    }
+    least.unwrap_or(0.0)
 }
 
 /// A value of /proc/net/netstat's `IpExt:` lines, of which the first has the names.
@@ -148,5 +189,7 @@ mod tests {
         assert!(gauged[4] > 100_000.0, "resident {}", gauged[4]);
         assert!(gauged[5] > 1_600_000_000.0, "start {}", gauged[5]);
         assert!(gauged[0] > 0.0 && gauged[0] <= gauged[1]);
+        assert!(gauged[9] > gauged[5] - 1.0, "the clock stands before the start");
+        assert_eq!(memory_limit("nonsense\n0::/none/there\n9:cpu:/x"), memory_limit("0::/"));
     }
 }

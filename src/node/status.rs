@@ -99,5 +99,11 @@ impl Node {
         metrics::log_stall_seconds().set(gauge(self.log_stall().as_secs()));
         metrics::slow_watchers().set(gauge(counts.lagging as u64));
         metrics::pending_events().set(gauge(counts.pending_events as u64));
+        let (growth, observed) = self.0.upkeep.growth().unwrap_or_default();
+        metrics::growth_bytes().set(growth);
+        metrics::growth_seconds().set(gauge(observed.as_secs()));
+        let store = &self.0.machine.store;
+        metrics::disk_free_bytes().set(gauge(store.disk_free_bytes()));
+        metrics::disk_total_bytes().set(gauge(store.disk_total_bytes()));
     }
 }

@@ -63,6 +63,36 @@ pub struct Report {
     /// Index of the first entry of the log; `log_last` is that of the last one.
     pub log_first: u64,
     pub log_last: u64,
+    /// None if the store could not be read.
+    pub auth: Option<Users>,
+}
+
+/// Whether users must log in, and whether the one who may do everything can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    pub is_on: bool,
+    pub count: usize,
+    pub has_root: bool,
+    pub root_has_role: bool,
+    /// Without one, root needs a certificate with that name.
+    pub root_has_password: bool,
+}
+
+impl Users {
+    fn of(examined: &Examined) -> Self {
+        let root = examined.get(Bucket::AuthUsers, b"root");
+        let root = root.and_then(|bytes| User::decode(bytes).ok());
+        let roles = root.iter().flat_map(|root| &root.roles);
+        Self {
+            is_on: examined
+                .get(Bucket::Auth, schema::AUTH_ENABLED)
+                .is_some_and(|value| value == [1]),
+            count: examined.pairs(Bucket::AuthUsers).count(),
+            has_root: root.is_some(),
+            root_has_role: roles.into_iter().any(|role| role == "root"),
+            root_has_password: root.is_some_and(|root| !root.password.is_empty()),
+        }
+    }
 }
 
 impl Report {
@@ -163,6 +193,7 @@ impl Report {
                 self.damage(&examined.file, place, what);
             });
             self.buckets(&examined);
+            self.auth = Some(Users::of(&examined));
         }
         self.note_other_files(&examined);
         Some(examined)

@@ -31,7 +31,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use archive::{Archive, defragment, migrate, storage_version};
-pub use check::{Check, Finding, REBUILD, Report, Severity};
+pub use check::{Check, Finding, REBUILD, Report, Severity, Users};
 pub use import::{Import, Imported, export};
 pub use place::TargetDirs;
 pub use rebuild::{Rebuild, owner, put_aside};

@@ -10,7 +10,9 @@ use super::Server;
 use super::error::{Error, status};
 use super::kv::propose;
 use crate::auth::Credentials;
+use crate::clock;
 use crate::limits::SNAPSHOT_MESSAGE_BYTES;
+use crate::metrics;
 use crate::node::{self, Downgrade, Op, Reply};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::downgrade_request::DowngradeAction;
@@ -175,6 +177,8 @@ impl SendingSnapshot {
             match self.pieces.next().await {
                 Some(Ok(SnapshotPiece::Bytes(bytes))) => self.rest = bytes,
                 Some(Ok(SnapshotPiece::Digest(digest))) => {
+                    let now = clock::wall_nanos() / 1_000_000_000;
+                    metrics::last_snapshot().set(i64::try_from(now).unwrap_or_default());
                     tracing::info!("successfully sent database snapshot to client");
                     return Ok((self.response(Bytes::copy_from_slice(&digest)), true));
                 }

@@ -25,6 +25,7 @@
 //! | process | `log`, `rotate`, `journal`, `notify`, `malloc`, `version` |
 
 mod addresses;
+mod certificates;
 mod charged;
 mod check;
 mod cluster;

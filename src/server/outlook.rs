@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch::Receiver;
 
 use super::config::{Config, StartedAs};
-use super::log;
+use super::{certificates, log};
 use crate::cert::{self, Item};
 use crate::clock::{Clock as _, SystemClock};
 use crate::limits::{
@@ -367,22 +367,9 @@ fn look_at_space(node: &Node, told: &mut u64) {
     *told = reached;
 }
 
-/// The files of certificates that this member shows to others, each with its flag.
-fn certificates(config: &Config) -> Vec<(&'static str, PathBuf)> {
-    let tls = &config.tls;
-    let files = [
-        ("cert-file", PathBuf::from(&tls.client.cert)),
-        ("peer-cert-file", PathBuf::from(&tls.peer.cert)),
-        ("peer-client-cert-file", PathBuf::from(&tls.dial_pair.0)),
-        ("trusted-ca-file", PathBuf::from(&tls.client.ca)),
-        ("peer-trusted-ca-file", PathBuf::from(&tls.peer.ca)),
-    ];
-    files.into_iter().filter(|(_, path)| !path.as_os_str().is_empty()).collect()
-}
-
 /// Warns of certificates that end soon, and of those that have ended.
-fn look_at_certificates(files: &[(&'static str, PathBuf)], seconds: u64) {
-    for (flag, path) in files {
+fn look_at_certificates(files: &[(&'static str, &'static str, PathBuf)], seconds: u64) {
+    for (_, flag, path) in files {
         // A file that cannot be read is told of where it is used.
         for item in cert::read(path, seconds).unwrap_or_default() {
             let Item::Certificate(certificate) = item else { continue };
@@ -390,7 +377,6 @@ fn look_at_certificates(files: &[(&'static str, PathBuf)], seconds: u64) {
             if days >= CERTIFICATE_DAYS_LEFT_MIN {
                 continue;
             }
-            let flag = format!("--{flag}");
             let (path, subject, ends) =
                 (path.display().to_string(), &certificate.subject, &certificate.not_after);
             let hint = "replace the files, which are read again by themselves; see the handbook, \
@@ -444,7 +430,7 @@ pub(super) async fn watch(node: Node, config: Config, mut stop: Receiver<bool>) 
     let own = node.member_id();
     let mut outlook = Outlook::new(own, config.election, clock.now());
     let mut leader = node.leader();
-    let files = certificates(&config);
+    let files = certificates::files(&config.tls);
     let (mut told_space, mut certificates_due) = (0, Duration::ZERO);
     loop {
         let look = look_at_cluster(&node, &clock);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
-use super::config::Config;
+use super::config::{Compaction, Config};
 use super::listen::{self, Listener};
 use super::member::{End, failure, open, removal, stop_node};
 use super::notify::Manager;
@@ -18,7 +18,7 @@ use super::services::{Keepalive, Services};
 use super::signals::{self, Signals};
 use super::traces::{self, Exporting};
 use super::url::texts;
-use super::{cluster, datadir, log, outlook, startup_log, tls};
+use super::{certificates, cluster, datadir, log, outlook, startup_log, tls};
 use crate::gateway::Gateway;
 use crate::http::{self, Http, Port};
 use crate::node::Node;
@@ -50,7 +50,7 @@ pub(super) async fn run(
     // it in order, with all of its state in the store.
     let mut signals =
         Signals::catch(&is_early).map_err(|why| format!("catching signals failed: {why}"))?;
-    say_gates(config);
+    show_settings(config);
     startup_log::local_address(config);
 
     let services = services(config, arguments, &node, connections);
@@ -69,7 +69,7 @@ pub(super) async fn run(
     }
     start(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
     startup_log::serving(config, node.header().member_id);
-    ports.start(outlook::watch(node.clone(), config.clone(), stopped.clone()));
+    watch_surroundings(config, &node, &mut ports, &stopped);
     if let Some(ended) = until_ready(&node, &manager, &mut signals).await {
         return Ok(ended);
     }
@@ -96,6 +96,17 @@ pub(super) async fn run(
     };
     manager.stopping().await;
     Ok(wind_down(&node, rpc.as_deref(), &stop, ports, exporting, ended).await)
+}
+
+/// Starts what looks at the member and its files from outside.
+fn watch_surroundings(
+    config: &Config,
+    node: &Node,
+    ports: &mut Tasks,
+    stopped: &watch::Receiver<bool>,
+) {
+    ports.start(outlook::watch(node.clone(), config.clone(), stopped.clone()));
+    ports.start(certificates::watch(&config.tls, node, stopped.clone()));
 }
 
 /// Waits until the member may serve its clients. Returns why it ends if it ends before.
@@ -225,7 +236,27 @@ fn lock_memory() -> Result<(), String> {
     })
 }
 
-fn say_gates(config: &Config) {
+/// Shows the settings in the metrics. Those that members should have in common are there for a
+/// comparison, as `rusd doctor` makes it.
+fn show_settings(config: &Config) {
+    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let retention = match config.compaction {
+        Compaction::Off => 0,
+        Compaction::Periodic(period) => millis(period),
+        Compaction::Revision(count) => count,
+    };
+    for (name, value) in [
+        ("auto-compaction-retention", retention),
+        ("election-timeout", millis(config.election)),
+        ("heartbeat-interval", millis(config.heartbeat)),
+        ("max-learners", number(config.max_learners)),
+        ("max-request-bytes", number(config.max_request_bytes)),
+        ("max-txn-ops", number(config.max_txn_ops)),
+        ("pre-vote", i64::from(config.pre_vote)),
+    ] {
+        metrics::set_setting(name, value);
+    }
     for (name, stage, on) in &config.gates {
         metrics::set_feature(name, stage, *on);
     }

@@ -398,6 +398,11 @@ impl Store {
         self.shared.disk_free()
     }
 
+    /// Size of that file system; 0 if it cannot be measured.
+    pub fn disk_total_bytes(&self) -> u64 {
+        self.shared.disk_total()
+    }
+
     /// The room that the store has left, as measured last.
     pub fn room(&self) -> Room {
         self.shared.room()

@@ -154,6 +154,12 @@ pub(super) fn available(path: &Path) -> u64 {
     statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Size of the file system of `path`; 0 if it cannot be measured.
+pub(super) fn total(path: &Path) -> u64 {
+    let dir = path.parent().unwrap_or(path);
+    statvfs(dir).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
 /// Whether a commit failed for want of disk space. LMDB reports a short write as EIO; then the disk
 /// counts as full if it has fewer than `needed` bytes free.
 pub(super) fn is_full(error: &Error, needed: u64) -> bool {

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::committer::Shared;
-use super::reserve::available;
+use super::reserve::{available, total};
 use crate::limits::STORE_BYTES_PER_BYTE;
 
 /// The room of the store, as measured last.
@@ -80,6 +80,10 @@ impl Shared {
         let faults = self.options.faults.as_ref();
         let free = faults.and_then(|faults| faults.free_bytes());
         free.unwrap_or_else(|| available(&self.reserve.path))
+    }
+
+    pub(super) fn disk_total(&self) -> u64 {
+        total(&self.reserve.path)
     }
 
     /// Measures the free space and takes the reserve again, on a nearly full disk, too: other

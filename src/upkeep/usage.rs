@@ -162,8 +162,15 @@ impl Upkeep {
             disk_free_bytes: context.store.disk_free_bytes(),
             revision: current.revision,
             compact_revision: current.compact_revision,
-            growth: self.growth.until(context.clock.now(), sizes.in_use),
+            growth: self.growth(),
         })
+    }
+
+    /// The change of the bytes in use, and the time in which they changed; None until the first
+    /// sample is there.
+    pub fn growth(&self) -> Option<(i64, Duration)> {
+        let context = &self.context;
+        self.growth.until(context.clock.now(), context.store.sizes().in_use)
     }
 
     fn walk(&self, depth: usize, wanted: &ReadCheck) -> Result<Walk, Error> {

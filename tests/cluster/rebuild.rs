@@ -132,6 +132,45 @@ async fn a_member_whose_disk_is_lost_is_rebuilt_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_disk_needs_no_directory() {
+    let mut cluster = Cluster::start(3);
+    cluster.ready(&[0, 1, 2]).await;
+    put(cluster.channel(0), "k", "v").await.unwrap();
+    let endpoints = format!("{},{}", cluster.members[0].client, cluster.members[2].client);
+    let rebuild = ["rebuild", "--endpoints", &endpoints];
+    let by = |words: &[&str]| rusd(&[&rebuild[..], words].concat());
+    let (done, said) = by(&[]);
+    assert!(!done && said.contains("--member ID or NAME if the disk is lost"), "{said}");
+    let (done, said) = by(&["--member", "m2"]);
+    assert!(!done && said.contains("is running"), "{said}");
+    cluster.wipe(1);
+    let (done, said) = by(&["--member", "nobody"]);
+    assert!(!done && said.contains("no member nobody"), "{said}");
+    let (done, said) = by(&["--member", "m2", "--no-wait"]);
+    assert!(done && said.contains("The others serve all the while"), "{said}");
+    assert!(said.contains("0 more of them may fail") && said.contains("as a learner"), "{said}");
+    // Given again, it goes on from the list of members alone.
+    let (done, again) = by(&["--member", "m2", "--no-wait"]);
+    assert!(done && again.contains("is there in its place"), "{again}");
+    // What it prints is pasted as it is.
+    let (_, command) = said.split_once("\n\n").unwrap();
+    let (command, _) = command.split_once("\n\n").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let binary = Path::new(crate::child::RUSD).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut shell = crate::child::command("sh");
+    shell.args(["-c", &format!("exec {}", command.trim())]).env("PATH", path);
+    let log = fs::File::create(root.path().join("log")).unwrap();
+    let _member = crate::member::Process::start(shell.current_dir(root.path()), log);
+    let id = again.split_once("It joins as member ").unwrap().1.split(' ').next().unwrap();
+    let (done, said) = by(&["--member", id]);
+    assert!(done && said.contains("has caught up and votes"), "{said}");
+    cluster.ready(&[0, 1, 2]).await;
+    cluster.compare_hashes(&[0, 1, 2]).await;
+    assert_eq!(get(cluster.channel(1), "k").await.unwrap().unwrap(), "v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_runs_is_not_taken_out() {
     let mut cluster = Cluster::start(3);
     cluster.ready(&[0, 1, 2]).await;

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -18,7 +19,8 @@ use crate::cli::record::{Records, Value};
 use crate::client::{Address, Config, Target};
 use crate::clock::Clock as _;
 use crate::go;
-use crate::tls::{self, Shown};
+use crate::limits::CERTIFICATE_DAYS_LEFT_MIN;
+use crate::tls::{self, CertificateDer, Shown};
 
 /// `cert gen`.
 pub(super) fn make(context: Context) -> Outcome {
@@ -276,20 +278,25 @@ async fn look(endpoint: &str, config: &Config) -> Result<(String, Shown), Failur
 pub(super) async fn check(mut context: Context) -> Outcome {
     let config = context.config().await?;
     let is_data = is_data(&context.display)?;
-    let (subject, findings) = match context.args.len() {
+    let Checked { subject, findings, warnings } = match context.args.len() {
         0 => of_files(&context, &config)?,
         1 => with_server(&context, &config).await?,
         _ => return Err(Failure::arguments("cert check takes one endpoint at most")),
     };
     if is_data {
         let is_ok = findings.is_empty();
-        let data = json!({ "subject": subject, "ok": is_ok, "findings": findings });
+        let data =
+            json!({ "subject": subject, "ok": is_ok, "findings": findings, "warnings": warnings });
         print(&context.display, &data);
-    } else if findings.is_empty() {
-        context.printer.line(format!("{subject}: nothing is wrong"));
     } else {
         for Finding { problem, text } in &findings {
             context.printer.line(format!("{subject}: {problem}: {text}"));
+        }
+        for Finding { problem, text } in &warnings {
+            context.printer.line(format!("{subject}: warning: {problem}: {text}"));
+        }
+        if findings.is_empty() && warnings.is_empty() {
+            context.printer.line(format!("{subject}: nothing is wrong"));
         }
     }
     match findings.is_empty() {
@@ -298,15 +305,27 @@ pub(super) async fn check(mut context: Context) -> Outcome {
     }
 }
 
-type Checked = (String, Vec<Finding>);
+struct Checked {
+    subject: String,
+    /// Why a handshake would fail.
+    findings: Vec<Finding>,
+    /// What will make it fail soon.
+    warnings: Vec<Finding>,
+}
+
+fn ending(chain: &[CertificateDer<'_>], context: &Context) -> Vec<Finding> {
+    cert::ending(chain, now(context), CERTIFICATE_DAYS_LEFT_MIN)
+}
 
 fn of_files(context: &Context, config: &Config) -> Result<Checked, Failure> {
     let Some(path) = &config.tls.cert else {
         return Err(Failure::arguments("cert check requires --cert, or an endpoint"));
     };
     let purpose = Purpose::parse(context.flags.string("for")).unwrap_or(Purpose::Server);
-    let subject = own(context, config, purpose)?;
-    Ok((shown_name(path.as_os_str().as_bytes()), cert::check(&subject)))
+    let own = own(context, config, purpose)?;
+    let subject = shown_name(path.as_os_str().as_bytes());
+    let warnings = ending(&own.chain, context);
+    Ok(Checked { subject, findings: cert::check(&own), warnings })
 }
 
 /// The certificate that the flags name, to be judged as the other side would judge it.
@@ -332,6 +351,12 @@ async fn with_server(context: &Context, config: &Config) -> Result<Checked, Fail
     let endpoint = context.text(0)?;
     let (host, shown) = look(&endpoint, config).await?;
     let mut findings = Vec::new();
+    let mut warnings = ending(&shown.chain, context);
+    if shown.chain.is_empty() && speaks_plain_text(&endpoint, config).await {
+        let text = "this port speaks plain text: there is no TLS, and no certificate to check";
+        findings.push(Finding { problem: "plain-text", text: text.to_owned() });
+        return Ok(Checked { subject: endpoint, findings, warnings });
+    }
     if !shown.chain.is_empty() {
         let ca = config.tls.ca.as_ref();
         let host = match context.flags.string("host") {
@@ -355,11 +380,33 @@ async fn with_server(context: &Context, config: &Config) -> Result<Checked, Fail
         // The server's authorities may differ from --cacert, so this chain is not verified against
         // them.
         let own = Subject { roots: None, host: None, ..own(context, config, Purpose::Client)? };
-        let told = cert::check(&own).into_iter();
-        findings.extend(told.map(|Finding { problem, text }| Finding {
+        let of_own = |Finding { problem, text }: Finding| Finding {
             problem,
             text: format!("own certificate: {text}"),
-        }));
+        };
+        findings.extend(cert::check(&own).into_iter().map(of_own));
+        warnings.extend(ending(&own.chain, context).into_iter().map(of_own));
     }
-    Ok((endpoint, findings))
+    Ok(Checked { subject: endpoint, findings, warnings })
+}
+
+/// Whether a port answers a request of HTTP in plain text. One that refuses a handshake for another
+/// reason, or that answers so only to send its client to TLS, does not.
+async fn speaks_plain_text(endpoint: &str, config: &Config) -> bool {
+    let target = Target::parse(endpoint, true);
+    let Address::Tcp(address) = &target.address else { return false };
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let host = &target.authority;
+        let request = format!("GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = timeout(config.dial_timeout, ask).await;
+    // Go's servers answer plain text on a port for TLS with 400.
+    answer.is_ok_and(|answer| {
+        answer.is_ok_and(|it| it.starts_with(b"HTTP/1.") && !it.ends_with(b"400"))
+    })
 }

@@ -94,7 +94,7 @@ fn read(context: &Context, check: &Check<'_>) -> Outcome {
     Ok(())
 }
 
-fn in_child(check: &Check<'_>, bar: &Progress) -> Result<Report, Failure> {
+pub(super) fn in_child(check: &Check<'_>, bar: &Progress) -> Result<Report, Failure> {
     let program = std::env::current_exe().map_err(Failure::error)?;
     let mut command = Command::new(program);
     // The binary chooses its program by argv[0]: this process may be called etcdutl, and the child

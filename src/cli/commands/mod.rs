@@ -10,6 +10,7 @@ mod check_data;
 mod compaction;
 mod defrag;
 mod del;
+mod doctor;
 mod downgrade;
 mod elect;
 mod endpoint;
@@ -114,6 +115,7 @@ async fn client_command(path: &[&str], context: Context) -> Outcome {
         ["member", "promote"] => member::promote(context).await,
         ["move-leader"] => move_leader::run(context).await,
         ["defrag"] => defrag::run(context).await,
+        ["doctor"] => doctor::run(context).await,
         ["rebuild"] => rebuild::run(context).await,
         ["join"] => join::run(context).await,
         ["space"] => space::run(context).await,

@@ -9,9 +9,14 @@
 //! Each step first looks whether it was done, so that the command can be given again after any
 //! interruption. The new member has another id: the old one may have acknowledged entries or votes
 //! that its disk has lost, and the others must not count on these.
+//!
+//! Without a directory, as after the loss of a disk, the list of members alone says how far an
+//! earlier attempt got (`lost`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use super::at_rest::patiently;
 use super::endpoint::single;
@@ -19,6 +24,8 @@ use super::growth;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::printer::{OnSignal, Progress, Unit};
+use crate::cli::shell::quoted;
+use crate::cli::size;
 use crate::client::{Client, Config, Deadline, rpc};
 use crate::go;
 use crate::offline::{Rebuild, owner, put_aside};
@@ -33,8 +40,11 @@ const PROMOTE_RETRY: Duration = Duration::from_secs(1);
 /// Attempts to add the new member while the cluster is "unhealthy". The leader counts a member as
 /// healthy once it has been connected for five seconds, and the others may have restarted as well.
 const ADD_ATTEMPTS_MAX: u32 = 30;
+/// What a disk and a network of today copy in a second, for an estimate.
+const COPY_BYTES_PER_SECOND: u64 = 50_000_000;
 const ADD_RETRY: Duration = Duration::from_millis(500);
 
+mod lost;
 mod peer;
 
 struct Command<'a> {
@@ -53,8 +63,13 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let (data_dir, wal_dir) =
         (path("data-dir").map(PathBuf::from), path("wal-dir").map(PathBuf::from));
     let data_dir = data_dir.unwrap_or_default();
+    let is_lost = data_dir.as_os_str().is_empty();
+    if is_lost && context.flags.string("member").is_empty() {
+        let text = "rebuild requires --data-dir, or --member ID or NAME if the disk is lost";
+        return Err(Failure::arguments(text));
+    }
     // A missing directory is accepted with --member: the whole disk may be lost.
-    if !data_dir.is_dir() && context.flags.string("member").is_empty() {
+    if !is_lost && !data_dir.is_dir() && context.flags.string("member").is_empty() {
         let text = format!(
             "{}: no such directory; if it is lost, name the member with --member ID",
             data_dir.display()
@@ -68,7 +83,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let config = context.config().await?;
     let client = context.connect(config.clone()).await?;
     let command = Command { context: &context, config, client, data_dir, wal_dir };
-    command.run().await
+    if is_lost { command.run_without_directory().await } else { command.run().await }
 }
 
 impl Command<'_> {
@@ -85,7 +100,8 @@ impl Command<'_> {
         let mut plan = self.plan(cluster_id, &members)?;
         if let Some(old) = members.iter().find(|member| member.id == plan.old_id) {
             self.refuse_running(&plan, old).await?;
-            self.check_quorum(&plan, &members).await?;
+            let store_bytes = self.check_quorum(&plan, &members).await?;
+            self.explain(&plan, &members, store_bytes);
             plan.write(&self.data_dir).map_err(Failure::error)?;
             self.remove(&plan).await?;
         }
@@ -96,6 +112,23 @@ impl Command<'_> {
         self.end(new_id).await
     }
 
+    /// Says in plain words what is about to happen, and for how long.
+    fn explain(&self, plan: &Rebuild, members: &[Member], store_bytes: u64) {
+        let Rebuild { old_id, name, .. } = plan;
+        let voters = members.iter().filter(|it| !it.is_learner && it.id != *old_id).count();
+        let spare = voters.saturating_sub(voters / 2 + 1);
+        let seconds = store_bytes.div_ceil(COPY_BYTES_PER_SECOND).max(1);
+        self.say(format!(
+            "Member {old_id:x} ({name}) is taken out of the cluster, and a new, empty one is added at \
+             {}. Once you have started it, it copies {} from the others, which takes some {} at 50 \
+             MB/s, and then it gets its vote. The others serve all the while; until the end {spare} \
+             more of them may fail.",
+            plan.peer_urls.join(","),
+            size::shown(store_bytes),
+            if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) }
+        ));
+    }
+
     async fn end(&self, new_id: u64) -> Outcome {
         if self.context.flags.bool("no-wait") {
             let text = format!("When it has caught up: rusd member promote {new_id:x}");
@@ -103,7 +136,10 @@ impl Command<'_> {
             return Ok(());
         }
         self.promote(new_id).await?;
-        Rebuild::remove(&self.data_dir).map_err(Failure::error)
+        match self.data_dir.as_os_str().is_empty() {
+            true => Ok(()),
+            false => Rebuild::remove(&self.data_dir).map_err(Failure::error),
+        }
     }
 
     /// The plan of an earlier attempt, if only the start or the promotion of the new member is
@@ -172,8 +208,7 @@ impl Command<'_> {
                 return Err(Failure::error(text));
             }
             (named, owner) => {
-                let id = go::parse_uint(named, 16)
-                    .map_err(|reason| Failure::arguments(format!("bad --member ({reason})")))?;
+                let id = id_of(named, members)?;
                 if let Some((own, _)) = owner.filter(|(own, _)| *own != id) {
                     let text = format!("the log is that of member {own:x}, not {id:x}");
                     return Err(Failure::error(text));
@@ -188,11 +223,12 @@ impl Command<'_> {
             return Err(Failure::error(text));
         };
         let others = members.iter().filter(|member| member.id != id);
+        let given = self.peer_urls();
         Ok(Rebuild {
             cluster_id,
             old_id: id,
             name: member.name.clone(),
-            peer_urls: member.peer_ur_ls.clone(),
+            peer_urls: if given.is_empty() { member.peer_ur_ls.clone() } else { given },
             others: others.flat_map(|member| member.peer_ur_ls.clone()).collect(),
             new_id: None,
         })
@@ -227,12 +263,13 @@ impl Command<'_> {
 
     /// Fails unless a quorum of the present voters is healthy without this member. The removal
     /// needs that quorum, and the rest needs no more than that.
-    async fn check_quorum(&self, plan: &Rebuild, members: &[Member]) -> Outcome {
+    /// Returns the largest of their stores' sizes in bytes.
+    async fn check_quorum(&self, plan: &Rebuild, members: &[Member]) -> Result<u64, Failure> {
         let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
-        let mut healthy = 0;
-        for voter in voters.iter().filter(|voter| voter.id != plan.old_id) {
-            healthy += usize::from(self.is_healthy(voter).await);
-        }
+        let others = voters.iter().filter(|voter| voter.id != plan.old_id);
+        let stores = join_all(others.map(|voter| self.store_of_healthy(voter))).await;
+        let stores: Vec<u64> = stores.into_iter().flatten().collect();
+        let healthy = stores.len();
         let needed = voters.len() / 2 + 1;
         if healthy >= needed {
             self.say(format!(
@@ -240,7 +277,7 @@ impl Command<'_> {
                 voters.len(),
                 plan.old_id
             ));
-            return Ok(());
+            return Ok(stores.into_iter().max().unwrap_or_default());
         }
         Err(Failure::error(format!(
             "without member {:x} only {healthy} of {} voters are healthy, and {needed} are needed; \
@@ -250,14 +287,16 @@ impl Command<'_> {
         )))
     }
 
-    async fn is_healthy(&self, member: &Member) -> bool {
+    /// The size in bytes of a member's store; None if the member is not healthy.
+    async fn store_of_healthy(&self, member: &Member) -> Option<u64> {
         for url in &member.client_ur_ls {
             if let Some(status) = self.status(url).await {
                 let is_corrupt = status.errors.iter().any(|error| error.contains("CORRUPT"));
-                return is_of(&status, member) && status.leader != 0 && !is_corrupt;
+                let is_healthy = is_of(&status, member) && status.leader != 0 && !is_corrupt;
+                return is_healthy.then(|| u64::try_from(status.db_size).unwrap_or_default());
             }
         }
-        false
+        None
     }
 
     async fn status(&self, url: &str) -> Option<StatusResponse> {
@@ -282,7 +321,7 @@ impl Command<'_> {
         };
         if let Some(member) = members.iter().find(is_new) {
             plan.new_id = Some(member.id);
-            plan.write(&self.data_dir).map_err(Failure::error)?;
+            self.note(plan)?;
             self.say(format!("Member {:x} is there in its place", member.id));
             return Ok(member.id);
         }
@@ -302,10 +341,23 @@ impl Command<'_> {
         };
         let id = added.member.unwrap_or_default().id;
         plan.new_id = Some(id);
-        plan.write(&self.data_dir).map_err(Failure::error)?;
+        self.note(plan)?;
         let urls = plan.peer_urls.join(",");
         self.say(format!("Added member {id:x} as a learner, with the peer URLs {urls}"));
         Ok(id)
+    }
+
+    /// Writes the plan to the directory, if there is one.
+    fn note(&self, plan: &Rebuild) -> Outcome {
+        match self.data_dir.as_os_str().is_empty() {
+            true => Ok(()),
+            false => plan.write(&self.data_dir).map_err(Failure::error),
+        }
+    }
+
+    fn peer_urls(&self) -> Vec<String> {
+        let urls = self.context.flags.strings("peer-urls");
+        urls.into_iter().filter(|url| !url.is_empty()).collect()
     }
 
     fn put_aside(&self, plan: &Rebuild, new_id: u64) -> Outcome {
@@ -322,10 +374,14 @@ impl Command<'_> {
 
     fn advise(&self, plan: &Rebuild, new_id: u64) {
         self.say(format!(
-            "Now start the server as before, with --name {} and --data-dir {}; it joins as member \
-             {new_id:x} and gets everything from the others",
-            plan.name,
-            self.data_dir.display()
+            "Now start the server as before:\n\n  rusd serve --name {} --data-dir {}{} ...\n\nIts \
+             other flags stay as they were. It joins as member {new_id:x} and gets everything from \
+             the others.",
+            quoted(&plan.name),
+            quoted(&self.data_dir.display().to_string()),
+            self.wal_dir()
+                .map(|dir| format!(" --wal-dir {}", quoted(&dir.display().to_string())))
+                .unwrap_or_default()
         ));
     }
 
@@ -373,6 +429,23 @@ impl Command<'_> {
         self.say(format!("Member {id:x} has caught up and votes"));
         Ok(())
     }
+}
+
+/// The id of the member with this name, or else the id that the text is.
+fn id_of(named: &str, members: &[Member]) -> Result<u64, Failure> {
+    let mut namesakes = members.iter().filter(|member| member.name == named);
+    match (namesakes.next(), namesakes.next()) {
+        (Some(member), None) => return Ok(member.id),
+        (Some(_), Some(_)) => {
+            let text = format!("several members are named {named}; name one by its id");
+            return Err(Failure::arguments(text));
+        }
+        _ => {}
+    }
+    go::parse_uint(named, 16).map_err(|reason| {
+        let text = format!("bad --member: no member has this name, and it is no id ({reason})");
+        Failure::arguments(text)
+    })
 }
 
 fn is_of(status: &StatusResponse, member: &Member) -> bool {

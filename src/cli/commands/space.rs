@@ -12,14 +12,18 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::Format;
 use crate::cli::grid::wrapped;
 use crate::cli::record::{self, Records};
+use crate::cli::shell::quoted;
 use crate::cli::size;
-use crate::client::Deadline;
-use crate::client::rpc::SPACE;
+use crate::client::rpc::{self, SPACE};
+use crate::client::{Deadline, Error};
 use crate::go;
 use crate::pb::rusdpb::{SpacePrefix, SpaceRequest, SpaceResponse};
+use crate::pb::{StatusRequest, StatusResponse};
 
 /// Deadline of a report if `--command-timeout` is not given.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The growth of a shorter time says nothing of the quota.
+const GROWTH_SECONDS_MIN: i64 = 120;
 
 /// The narrowest column of explanations.
 const WHAT_COLUMNS_MIN: usize = 12;
@@ -40,16 +44,26 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         false => Deadline::after(PATIENCE),
     };
     let mut answers = ask(&context, &config, endpoints, async |client| {
-        client.call(&SPACE, request, deadline()).await
+        // Asked first, and within the usual time: a report may take minutes, which nobody should
+        // wait for where a server hangs. The member's alarms come with its status.
+        let status = client.call(&rpc::STATUS, StatusRequest {}, context.deadline()).await;
+        let alarms = match &status {
+            Ok(status) => alarms(status),
+            Err(Error::Deadline) => return Err(Error::Deadline),
+            // The report fails in the same way, or is allowed more.
+            Err(_) => Vec::new(),
+        };
+        client.call(&SPACE, request, deadline()).await.map(|space| (space, alarms))
     });
     while let Some((endpoint, answer)) = answers.next().await {
         answered += usize::from(matches!(answer, Ok(Ok(_))));
         match answer? {
-            Ok(space) if format == Format::Json || format.is_records() => {
-                all.push(as_json(&endpoint, &space));
+            Ok((space, alarms)) if format == Format::Json || format.is_records() => {
+                all.push(as_json(&endpoint, &space, &alarms));
             }
-            Ok(space) => {
+            Ok((space, alarms)) => {
                 context.printer.out(as_text(&endpoint, &space, context.printer.width()));
+                context.printer.out(advice(&endpoint, &space, &alarms));
                 context.display.space_prefixes(&prefixes(&space));
             }
             Err(error) => {
@@ -64,6 +78,49 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         context.display.records(&Records::Many(all.iter().map(record::Value::from).collect()));
     }
     failed.map_or(Ok(()), |error| Err(told(&context, Exit::Error, answered == 0, &error)))
+}
+
+/// The alarms that a member names in its status, such as `NOSPACE`.
+fn alarms(status: &StatusResponse) -> Vec<String> {
+    let named = status.errors.iter().filter_map(|error| error.split_once(" alarm:"));
+    let mut names: Vec<String> = named.map(|(_, name)| name.to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The alarms, and what to do next.
+fn advice(endpoint: &str, space: &SpaceResponse, alarms: &[String]) -> String {
+    let mut text = String::new();
+    let free = space.total_bytes - space.in_use_bytes;
+    let by = |words: &str| format!("rusd --endpoints {} {words}", quoted(endpoint));
+    let compact = by(&format!("compaction {}", space.revision));
+    let is_near = space.quota_bytes > 0
+        && space.total_bytes.saturating_mul(5) >= space.quota_bytes.saturating_mul(4);
+    if alarms.iter().any(|name| name == "NOSPACE") {
+        text += "alarm      NOSPACE: nothing but deletes is written\n";
+        text += &next(&[compact, by("defrag"), by("alarm disarm")]);
+    } else if is_near && free >= space.total_bytes / 2 {
+        text += &next(&["the quota is near, and much of the file is free".into(), by("defrag")]);
+    } else if is_near {
+        let what = "the quota is near; or raise --quota-backend-bytes".into();
+        text += &next(&[what, compact, by("defrag")]);
+    }
+    if alarms.iter().any(|name| name == "CORRUPT") {
+        text += "alarm      CORRUPT: its data differs from that of the others\n";
+        text += "next       stop it; rusd check data --data-dir DIR; rusd rebuild --data-dir DIR \
+                 --endpoints URLS\n";
+    }
+    text
+}
+
+/// What to do, a step a line.
+fn next(steps: &[String]) -> String {
+    let line = |(number, step): (usize, &String)| {
+        let name = if number == 0 { "next" } else { "" };
+        format!("{name:<11}{step}\n")
+    };
+    steps.iter().enumerate().map(line).collect()
 }
 
 fn size(bytes: i64) -> String {
@@ -112,13 +169,20 @@ fn as_text(endpoint: &str, space: &SpaceResponse, columns: usize) -> String {
 }
 
 fn growth(space: &SpaceResponse) -> String {
-    if space.growth_seconds == 0 { "-".to_owned() } else { size(space.growth_bytes) }
+    if space.growth_seconds < GROWTH_SECONDS_MIN {
+        "-".to_owned()
+    } else {
+        size(space.growth_bytes)
+    }
 }
 
 /// Seconds until the bytes in use reach the quota at their present growth. None if there is no
 /// growth or no quota.
 fn seconds_left(space: &SpaceResponse) -> Option<f64> {
-    if space.growth_seconds <= 0 || space.growth_bytes <= 0 || space.quota_bytes == 0 {
+    if space.growth_seconds < GROWTH_SECONDS_MIN
+        || space.growth_bytes <= 0
+        || space.quota_bytes == 0
+    {
         return None;
     }
     let room = (space.quota_bytes - space.in_use_bytes).max(0);
@@ -126,8 +190,8 @@ fn seconds_left(space: &SpaceResponse) -> Option<f64> {
 }
 
 fn outlook(space: &SpaceResponse) -> String {
-    if space.growth_seconds == 0 {
-        return "not known yet: ask again in a minute".to_owned();
+    if space.growth_seconds < GROWTH_SECONDS_MIN {
+        return "not known yet: ask again in two minutes".to_owned();
     }
     let within = format!("in the last {}", time(space.growth_seconds as f64));
     match seconds_left(space) {
@@ -167,7 +231,7 @@ fn prefixes(space: &SpaceResponse) -> Vec<[String; 4]> {
     if space.prefixes.is_empty() { Vec::new() } else { rows }
 }
 
-fn as_json(endpoint: &str, space: &SpaceResponse) -> Value {
+fn as_json(endpoint: &str, space: &SpaceResponse, alarms: &[String]) -> Value {
     let prefix = |prefix: &SpacePrefix| {
         json!({
             "prefix": text(&prefix.prefix),
@@ -178,6 +242,7 @@ fn as_json(endpoint: &str, space: &SpaceResponse) -> Value {
     };
     json!({
         "endpoint": endpoint,
+        "alarms": alarms,
         "totalBytes": space.total_bytes,
         "inUseBytes": space.in_use_bytes,
         "quotaBytes": space.quota_bytes,
@@ -233,6 +298,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
-        assert_eq!(as_json("e", &space)["secondsToQuota"], 14.0 * 3600.0);
+        assert_eq!(as_json("e", &space, &[])["secondsToQuota"], 14.0 * 3600.0);
+        assert_eq!(advice("e", &space, &[]), "", "there is room");
+        let alarms = ["NOSPACE".to_owned()];
+        let full = SpaceResponse { revision: 77, ..space };
+        let next =
+            "next       rusd --endpoints e compaction 77\n           rusd --endpoints e defrag\n";
+        assert!(advice("e", &full, &alarms).contains(next), "{}", advice("e", &full, &alarms));
+        let near = SpaceResponse { total_bytes: 19_000_000, in_use_bytes: 1_000_000, ..full };
+        assert!(
+            advice("e", &near, &[]).contains("is free\n           rusd --endpoints e defrag\n")
+        );
     }
 }

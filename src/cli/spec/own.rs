@@ -10,18 +10,29 @@ use crate::server::{self, Reference};
 
 impl Maker {
     /// rusd's own commands.
-    pub(super) fn rusd(&self) -> [Command; 9] {
+    pub(super) fn rusd(&self) -> [Command; 10] {
         [
+            self.doctor(),
             self.command(
                 "rebuild",
-                "rebuild --data-dir DIR --endpoints URLS",
-                "Puts a new member in the place of this stopped, damaged one",
+                "rebuild [--data-dir DIR | --member ID|NAME] --endpoints URLS",
+                "Puts a new member in the place of a stopped one that is damaged or lost",
             )
             .long_about(REBUILD_LONG)
             .args([
-                path("data-dir", "", "the damaged member's data directory").required(true),
+                path(
+                    "data-dir",
+                    "",
+                    "the damaged member's data directory; none if its disk is lost",
+                ),
                 path("wal-dir", "", "its log, if it is not in its data directory"),
-                string("member", "", "its id, if its log does not say it any more"),
+                string("member", "", "its id or its name, if no log says whose it is"),
+                value(
+                    "peer-urls",
+                    "strings",
+                    "",
+                    "peer URLs of the new member, if they differ or the list has lost them",
+                ),
                 flag("no-wait", "do not wait until the new member has caught up to promote it"),
             ]),
             self.join(),
@@ -78,6 +89,20 @@ impl Maker {
             .args(server::gateway_flags().into_iter().map(reference));
         let short = "Passes TCP connections on to a cluster; takes the flags of etcd gateway";
         self.group("gateway", "gateway <subcommand>", short, vec![start])
+    }
+
+    fn doctor(&self) -> Command {
+        self.command(
+            "doctor",
+            "doctor [--endpoints URLS] [--data-dir DIR]",
+            "Finds what is wrong with a cluster or a directory, and says what to run",
+        )
+        .long_about(DOCTOR_LONG)
+        .args([
+            path("data-dir", "", "look at this directory, and at a cluster only with --endpoints"),
+            path("wal-dir", "", "its log, if it is not in its data directory"),
+            path("bundle", "", "write what support needs to this file, a .tar.gz"),
+        ])
     }
 
     pub(super) fn cert(&self) -> Command {
@@ -222,11 +247,29 @@ const LINK_LONG: &str = "Makes links to this binary, by which it is etcd, etcdct
                          of these names that are something else are left alone, and then no link is \
                          made. Says whether the directory is in PATH.";
 
+const DOCTOR_LONG: &str = "\
+Looks for what is wrong with a cluster, with a directory of a stopped member, or with both, and says
+what to run. Prints one line if nothing is.
+
+$ rusd doctor --endpoints https://m1.example.org:2379 --cacert ca.crt
+$ rusd doctor --data-dir /var/lib/rusd
+
+All members are asked at once, for a second at most each. With auth, give --user root or a
+certificate of root: others are not told of alarms and users. Works against etcd as well, which
+tells less.
+
+Each finding has a severity (error, warning, note), whom it is about, the cause, a command, and a
+section of docs/handbook.md. The exit code is 0 if there are notes at most, 1 with warnings, and 2
+with errors. docs/doctor.md describes the output as JSON, and what is in a bundle: the same, the
+members' metrics and the files' sizes, and no keys, values, names of users, passwords or tokens.
+";
+
 const REBUILD_LONG: &str = "Run on the machine of a damaged, stopped member. Checks that the others \
                             can do without it, removes it from the cluster, adds a learner with the \
                             same peer URLs, moves the damaged files aside, and waits until the server \
                             that you start again has caught up, to promote it. Run again, it goes on \
-                            where it was interrupted.";
+                            where it was interrupted. If the disk is lost, run it anywhere, with \
+                            --member and without --data-dir: it says how to start the new member.";
 
 const JOIN_LONG: &str = "Run before each start of a server, for example in an init container. Does nothing to a \
                          directory that holds a member. Else adds the member to the cluster that \

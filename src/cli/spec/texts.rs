@@ -263,6 +263,9 @@ rusd export --data-dir /var/lib/rusd backup.db
     ("rebuild", "
 # Stopped and damaged; the endpoints are those of the others
 rusd rebuild --data-dir /var/lib/rusd --endpoints 10.0.0.2:2379,10.0.0.3:2379
+
+# Its disk is lost, with its directory
+rusd rebuild --member m1 --endpoints 10.0.0.2:2379,10.0.0.3:2379
 "),
     ("join", "
 # Before each start of a member's server, such as in an init container

@@ -1,0 +1,166 @@
+//! The cluster as a whole: quorum, leader, alarms, ids and auth.
+
+use super::super::facts::{Auth, Cluster, Facts};
+use super::super::finding::{Finding, Section, Severity};
+use crate::pb::AlarmType;
+
+pub(super) fn quorum(facts: &Facts) -> Vec<Finding> {
+    let Some(cluster) = &facts.cluster else { return Vec::new() };
+    let (reached, needed) = (cluster.voters_reached(), cluster.needed());
+    let voters = cluster.voters().count();
+    // Members that cannot be reached from here may reach each other.
+    if voters == 0 || reached == 0 || reached >= needed || cluster.has_leader() {
+        return Vec::new();
+    }
+    let missing: Vec<String> =
+        cluster.voters().filter(|voter| !voter.is_reached()).map(|voter| voter.shown()).collect();
+    let cause = format!(
+        "{reached} of {voters} voters answer, and {needed} are needed: nothing can be written. \
+         Missing: {}",
+        missing.join(", ")
+    );
+    let command = "start the missing members; if their disks are lost: rusd serve \
+                   --force-new-cluster on one that is left";
+    vec![Finding::new(Severity::Error, "cluster", cause, command, Section::LostQuorum)]
+}
+
+pub(super) fn leader(facts: &Facts) -> Vec<Finding> {
+    let Some(cluster) = &facts.cluster else { return Vec::new() };
+    let alone = cluster.reached().filter(|member| member.has_leader() == Some(false));
+    if cluster.has_leader() {
+        let of = |member: &super::super::facts::Member| {
+            let cause = "it knows no leader, and others do: it is cut off from them";
+            let command = "see whether its peer URL can be reached from the others, and theirs \
+                           from it";
+            Finding::new(Severity::Error, member.shown(), cause, command, Section::NoLeader)
+        };
+        return alone.map(of).collect();
+    }
+    if cluster.voters_reached() < cluster.needed() || alone.count() == 0 {
+        return Vec::new();
+    }
+    let cause = "no member that answers knows a leader: nothing can be written";
+    let command = facts.command("doctor, again in ten seconds; then the members' logs");
+    vec![Finding::new(Severity::Error, "cluster", cause, command, Section::NoLeader)]
+}
+
+pub(super) fn margin(facts: &Facts) -> Vec<Finding> {
+    let Some(cluster) = &facts.cluster else { return Vec::new() };
+    let (voters, reached) = (cluster.voters().count(), cluster.voters_reached());
+    if voters < 3 || reached != cluster.needed() || reached == voters {
+        return Vec::new();
+    }
+    let cause = format!(
+        "{reached} of {voters} voters answer, which is just a quorum: none of them may fail"
+    );
+    let command = "bring the missing members back, or replace them: rusd rebuild --member ID";
+    vec![Finding::new(Severity::Warning, "cluster", cause, command, Section::MemberUnreachable)]
+}
+
+fn whose(cluster: &Cluster, kind: AlarmType) -> Vec<String> {
+    let ids = cluster.alarms.iter().filter(|(_, of)| *of == kind).map(|(id, _)| *id);
+    ids.map(|id| cluster.by_id(id).map_or(format!("member {id:x}"), |it| it.shown())).collect()
+}
+
+pub(super) fn nospace(facts: &Facts) -> Vec<Finding> {
+    let Some(cluster) = &facts.cluster else { return Vec::new() };
+    let whose = whose(cluster, AlarmType::Nospace);
+    if whose.is_empty() {
+        return Vec::new();
+    }
+    let statuses = cluster.reached().filter_map(|member| member.status.as_ref()?.header.as_ref());
+    let revision = statuses.map(|header| header.revision).max();
+    let revision = revision.map_or("REVISION".to_owned(), |revision| revision.to_string());
+    let command = [
+        facts.command(&format!("compaction {revision}")),
+        facts.command("defrag --cluster"),
+        facts.command("alarm disarm"),
+    ];
+    let cause = "alarm NOSPACE: the quota is reached or the disk is full; nothing but deletes is \
+                 written";
+    let command = command.join(" && ");
+    vec![Finding::new(Severity::Error, whose.join(", "), cause, command, Section::NoSpace)]
+}
+
+pub(super) fn corrupt(facts: &Facts) -> Vec<Finding> {
+    let Some(cluster) = &facts.cluster else { return Vec::new() };
+    let whose = whose(cluster, AlarmType::Corrupt);
+    if whose.is_empty() {
+        return Vec::new();
+    }
+    let cause = "alarm CORRUPT: its data differs from that of the others";
+    let command = "stop it, then on its machine: rusd check data --data-dir DIR, and rusd rebuild \
+                   --data-dir DIR --endpoints URLS; then rusd alarm disarm";
+    vec![Finding::new(Severity::Error, whose.join(", "), cause, command, Section::Corrupt)]
+}
+
+pub(super) fn ids(facts: &Facts) -> Vec<Finding> {
+    let Some(cluster) = &facts.cluster else { return Vec::new() };
+    let id_of = |member: &super::super::facts::Member| {
+        Some(member.status.as_ref()?.header.as_ref()?.cluster_id)
+    };
+    let listed = cluster.members.iter().filter(|member| member.is_listed).find_map(id_of);
+    let first = cluster.members.iter().find_map(id_of);
+    let Some(id) = listed.or(first) else { return Vec::new() };
+    let mut findings = Vec::new();
+    for member in cluster.reached() {
+        let Some(own) = id_of(member) else { continue };
+        let (cause, command) = if own != id {
+            (
+                format!(
+                    "it is of cluster {own:x}, the others of {id:x}: --initial-cluster, or \
+                     --initial-cluster-token, was another one at its first start"
+                ),
+                "stop it, move its directory away, and start it with the flags of the others, or \
+                 with --initial-cluster-state existing",
+            )
+        } else if !member.is_listed && cluster.list_error.is_none() {
+            (
+                format!("it is of cluster {id:x}, and the list of members does not have it"),
+                "it was removed: stop it, and add it anew: rusd member add",
+            )
+        } else {
+            continue;
+        };
+        findings.push(Finding::new(
+            Severity::Error,
+            format!("{} at {}", member.shown(), member.url),
+            cause,
+            command,
+            Section::ClusterIdMismatch,
+        ));
+    }
+    findings
+}
+
+pub(super) fn auth(facts: &Facts) -> Vec<Finding> {
+    let Some(cluster) = &facts.cluster else { return Vec::new() };
+    let (severity, cause, command, section) = match cluster.auth {
+        Auth::Off { users } if users > 0 => (
+            Severity::Warning,
+            format!("auth is off, and users are there ({users}): anybody may read and write all"),
+            facts.command("auth enable"),
+            Section::AuthWithoutRoot,
+        ),
+        Auth::On { has_root: false, .. } => (
+            Severity::Error,
+            "auth is on, and there is no user root".to_owned(),
+            facts.command("user add root && rusd user grant-role root root"),
+            Section::AuthWithoutRoot,
+        ),
+        Auth::On { root_has_role: false, .. } => (
+            Severity::Error,
+            "auth is on, and the user root does not have the role root".to_owned(),
+            facts.command("user grant-role root root"),
+            Section::AuthWithoutRoot,
+        ),
+        Auth::Hidden => (
+            Severity::Note,
+            "auth is on, and this is not root: alarms and users are not checked".to_owned(),
+            facts.command("doctor --user root"),
+            Section::LoginNeeded,
+        ),
+        _ => return Vec::new(),
+    };
+    vec![Finding::new(severity, "cluster", cause, command, section)]
+}

@@ -1,0 +1,142 @@
+//! A data directory.
+
+use super::super::facts::{Directory, Facts, State};
+use super::super::finding::{Finding, Section, Severity};
+use super::space::full;
+use crate::cli::shell::quoted;
+use crate::offline;
+
+fn shown(directory: &Directory) -> String {
+    directory.path.display().to_string()
+}
+
+pub(super) fn state(facts: &Facts) -> Vec<Finding> {
+    let Some(directory) = &facts.directory else { return Vec::new() };
+    let path = shown(directory);
+    let (severity, cause, command, section) = match &directory.state {
+        State::AtRest => return Vec::new(),
+        State::Missing => (
+            Severity::Error,
+            "there is no such directory".to_owned(),
+            "look for a disk that is not mounted; if it is lost: rusd rebuild --member NAME \
+             --endpoints URLS"
+                .to_owned(),
+            Section::LostDirectory,
+        ),
+        State::Empty => (
+            Severity::Error,
+            "no member was ever started in it".to_owned(),
+            "look for a disk that is not mounted; if its data is lost: rusd rebuild --member NAME \
+             --endpoints URLS"
+                .to_owned(),
+            Section::LostDirectory,
+        ),
+        State::Etcds => (
+            Severity::Note,
+            "it is a directory of etcd, which rusd does not check".to_owned(),
+            format!("rusd import --from-data-dir {} --data-dir DIR", quoted(&path)),
+            Section::DirectoryOfEtcd,
+        ),
+        State::Locked(text) => (
+            Severity::Note,
+            format!("its files are not read: {text}"),
+            "ask the member instead: rusd doctor --endpoints URL; or stop it".to_owned(),
+            Section::DirectoryLocked,
+        ),
+        State::Denied(text) => (
+            Severity::Error,
+            text.clone(),
+            "run this as the user of the server: sudo -u rusd rusd doctor ...".to_owned(),
+            Section::PermissionDenied,
+        ),
+        State::Unusable(text) => (
+            Severity::Error,
+            text.clone(),
+            format!("ls -la {}", quoted(&path)),
+            Section::DamagedDirectory,
+        ),
+    };
+    vec![Finding::new(severity, path, cause, command, section)]
+}
+
+pub(super) fn damage(facts: &Facts) -> Vec<Finding> {
+    let Some(report) = facts.directory.as_ref().and_then(|it| it.report.as_ref()) else {
+        return Vec::new();
+    };
+    // Every start that follows a crash makes the checkpoint anew.
+    let is_usual = |found: &&offline::Finding| {
+        found.severity == offline::Severity::Note && found.place == "the index checkpoint"
+    };
+    let found = report.findings.iter().filter(|found| !is_usual(found)).map(|found| {
+        let severity = match found.severity {
+            offline::Severity::Damage => Severity::Error,
+            offline::Severity::Spare => Severity::Warning,
+            offline::Severity::Note => Severity::Note,
+        };
+        let cause = format!("{}: {}", found.place, found.what);
+        let (file, advice) = (found.file.display().to_string(), found.advice.clone());
+        let section = Section::DamagedDirectory;
+        Finding { is_private: true, ..Finding::new(severity, file, cause, advice, section) }
+    });
+    found.collect()
+}
+
+pub(super) fn auth(facts: &Facts) -> Vec<Finding> {
+    let Some(directory) = &facts.directory else { return Vec::new() };
+    let Some(users) = directory.report.as_ref().and_then(|report| report.auth) else {
+        return Vec::new();
+    };
+    let (severity, cause, command) = match users {
+        it if !it.is_on && it.count > 0 => (
+            Severity::Warning,
+            format!(
+                "auth is off, and users are there ({}): anybody may read and write all",
+                it.count
+            ),
+            "start the member, then: rusd auth enable",
+        ),
+        it if !it.is_on => return Vec::new(),
+        it if !it.has_root || !it.root_has_role => (
+            Severity::Error,
+            "auth is on, and there is no user root with the role root: nobody can change users"
+                .to_owned(),
+            "log in with another user that has the role root",
+        ),
+        it if !it.root_has_password => (
+            Severity::Warning,
+            "auth is on, and root has no password: only a certificate for the name root logs it in"
+                .to_owned(),
+            "keep such a certificate: rusd cert gen --only client --clients root; or, with it: rusd \
+             user passwd root",
+        ),
+        _ => return Vec::new(),
+    };
+    vec![Finding::new(severity, shown(directory), cause, command, Section::AuthWithoutRoot)]
+}
+
+pub(super) fn disk(facts: &Facts) -> Vec<Finding> {
+    let Some(directory) = &facts.directory else { return Vec::new() };
+    let disk = directory.disk;
+    let found = disk.and_then(|(free, total)| full(shown(directory), free as f64, total as f64));
+    found.into_iter().collect()
+}
+
+pub(super) fn rebuild(facts: &Facts) -> Vec<Finding> {
+    let Some(directory) = &facts.directory else { return Vec::new() };
+    let mut findings = Vec::new();
+    if directory.is_being_rebuilt {
+        let cause = "a rebuild was begun here and has not ended";
+        let command =
+            format!("rusd rebuild --data-dir {} --endpoints URLS", quoted(&shown(directory)));
+        let section = Section::DamagedDirectory;
+        findings.push(Finding::new(Severity::Warning, shown(directory), cause, command, section));
+    }
+    for path in &directory.put_aside {
+        let path = path.display().to_string();
+        let cause = "an earlier rebuild has put this aside; it takes space";
+        let command = format!("once the member is well: rm -r {}", quoted(&path));
+        let section = Section::DamagedDirectory;
+        findings.push(Finding::new(Severity::Note, path, cause, command, section));
+    }
+    findings
+}

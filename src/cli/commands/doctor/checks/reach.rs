@@ -1,0 +1,122 @@
+//! Members that do not answer, and why.
+
+use super::super::facts::{Facts, Member, Unreached, Why};
+use super::super::finding::{Finding, Section, Severity};
+use crate::cli::shell::quoted;
+
+pub(super) fn list(facts: &Facts) -> Vec<Finding> {
+    let Some(cluster) = &facts.cluster else { return Vec::new() };
+    let Some(why) = &cluster.list_error else { return Vec::new() };
+    if cluster.reached().next().is_none() {
+        // That no endpoint answers is said of each.
+        return Vec::new();
+    }
+    let cause =
+        format!("the list of members cannot be read ({why}); only the endpoints are checked");
+    let (section, command) = match cluster.members.iter().any(needs_login) {
+        true => (Section::LoginNeeded, facts.command("doctor --user root")),
+        false => (Section::RequestTimedOut, facts.command("member list")),
+    };
+    vec![Finding::new(Severity::Warning, "cluster", cause, command, section)]
+}
+
+fn needs_login(member: &Member) -> bool {
+    member.unreached.as_ref().is_some_and(|unreached| unreached.why == Why::Login)
+}
+
+pub(super) fn members(facts: &Facts) -> Vec<Finding> {
+    let members = facts.cluster.iter().flat_map(|cluster| &cluster.members);
+    let missing = members.filter(|member| !member.is_reached());
+    let missing = missing.filter_map(|member| Some((member, member.unreached.as_ref()?)));
+    missing.map(|(member, why)| finding(facts, member, why)).collect()
+}
+
+fn finding(facts: &Facts, member: &Member, unreached: &Unreached) -> Finding {
+    let (what, command, section) = match unreached.why {
+        Why::Refused | Why::UnknownHost | Why::TimedOut | Why::Login | Why::Other => {
+            of_network(facts, &member.url, unreached)
+        }
+        _ => of_tls(facts, &member.url, unreached),
+    };
+    let cause = match member.id {
+        // The subject has the URL.
+        0 => what,
+        _ => format!("no answer at {}: {what}", member.url),
+    };
+    Finding::new(Severity::Error, member.shown(), cause, command, section)
+}
+
+/// What is wrong, what to do, and where to read on.
+type Advice = (String, String, Section);
+
+fn of_network(facts: &Facts, url: &str, Unreached { why, text }: &Unreached) -> Advice {
+    let host = quoted(host_of(url));
+    let (what, command, section) = match why {
+        Why::Refused => (
+            "nothing listens there".to_owned(),
+            "start the member, or see why it ended, or still waits for a quorum: journalctl -u rusd"
+                .to_owned(),
+            Section::ConnectionRefused,
+        ),
+        Why::UnknownHost => (
+            format!("the name is not known ({text})"),
+            format!("getent hosts {}", host.rsplit_once(':').map_or(&*host, |(name, _)| name)),
+            Section::UnknownHost,
+        ),
+        Why::TimedOut => (
+            "nothing came within a second".to_owned(),
+            "see on its machine whether it hangs: systemctl status rusd; look for a firewall \
+             between"
+                .to_owned(),
+            Section::MemberUnreachable,
+        ),
+        Why::Login => (
+            format!("it wants a login ({text})"),
+            facts.command("doctor --user root"),
+            Section::LoginNeeded,
+        ),
+        _ => {
+            let command = format!("rusd endpoint health --endpoints {}", quoted(url));
+            (text.clone(), command, Section::MemberUnreachable)
+        }
+    };
+    (what, command, section)
+}
+
+fn of_tls(facts: &Facts, url: &str, Unreached { why, text }: &Unreached) -> Advice {
+    let host = quoted(host_of(url));
+    let check = facts.command(&format!("cert check {host}"));
+    let (what, command, section) = match why {
+        Why::PlainServer => (
+            "the server speaks plain text, and was asked with TLS",
+            format!("rusd doctor --endpoints http://{host}"),
+            Section::PlainText,
+        ),
+        Why::TlsServer => (
+            "the server wants TLS, and was asked in plain text",
+            format!("rusd doctor --endpoints https://{host} --cacert ca.crt"),
+            Section::PlainText,
+        ),
+        Why::UnknownAuthority => {
+            ("its certificate is signed by an unknown authority", check, Section::UnknownAuthority)
+        }
+        Why::Expired => {
+            ("its certificate has expired, or is not valid yet", check, Section::CertificateExpires)
+        }
+        Why::WrongName => ("its certificate is for another name", check, Section::UnknownAuthority),
+        Why::CertificateRequired => {
+            let what = "it does not accept this client's certificate, or wants one";
+            (what, check, Section::CertificateRequired)
+        }
+        _ => {
+            let what = format!("the TLS handshake fails: {text}");
+            return (what, check, Section::MemberUnreachable);
+        }
+    };
+    (what.to_owned(), command, section)
+}
+
+/// Host and port of a URL.
+fn host_of(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, host)| host)
+}
