@@ -217,7 +217,7 @@ fn bash_completes() {
         ["--initial-cluster-state"]
     );
     let line = "rusd serve --log-format=";
-    assert_eq!(of(line, &["rusd", "serve", "--log-format", "="], ""), ["json", "console"]);
+    assert_eq!(of(line, &["rusd", "serve", "--log-format", "="], ""), ["json", "console", "human"]);
     let line = "rusd serve --log-format=j";
     assert_eq!(of(line, &["rusd", "serve", "--log-format", "=", "j"], "j"), ["json"]);
     assert_eq!(of("rusd get app/t", &["rusd", "get", "app/t"], "app/t"), ["app/two/"]);

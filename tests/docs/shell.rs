@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,7 @@ pub struct Shell {
     dir: tempfile::TempDir,
     /// The free port that stands for 2379; the next two are free as well.
     first_port: u16,
+    _reserved: UdpSocket,
 }
 
 /// What a block printed that a page shows otherwise.
@@ -49,7 +50,7 @@ pub struct Outcome {
 impl Shell {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let first_port = three_ports();
+        let (first_port, _reserved) = three_ports();
         for path in ["bin", "home", "run"].into_iter().chain(PATHS.map(|path| &path[1..])) {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
@@ -69,7 +70,7 @@ impl Shell {
         for (name, text) in SCRIPTS {
             write_script(&bin.join(name), text);
         }
-        Self { dir, first_port }
+        Self { dir, first_port, _reserved }
     }
 
     pub fn run(self, unit: &Unit) -> Outcome {
@@ -133,15 +134,22 @@ impl Shell {
         script
     }
 
-    /// Variables for a server to which the block gives no URL.
+    /// Variables for the URLs that the block gives to no server.
     fn defaults(&self, text: &str) -> String {
-        let given = ["--listen-client-urls", "--initial-cluster ", "--config-file", "ETCD_LISTEN"];
-        let serves = text.contains(" serve");
-        if !serves || given.iter().any(|flag| text.contains(flag)) {
+        let has = |flags: &[&str]| flags.iter().any(|flag| text.contains(flag));
+        if !text.contains(" serve") || has(&["--initial-cluster ", "--config-file", "ETCD_LISTEN"])
+        {
             return String::new();
         }
         let (client, peer) = (self.first_port, self.first_port + 1);
-        format!("defaults http://localhost:{client} http://localhost:{peer}\n")
+        let mut calls = String::new();
+        if !has(&["--listen-client-urls"]) {
+            calls += &format!("default_client http://localhost:{client}\n");
+        }
+        if !has(&["--listen-peer-urls"]) {
+            calls += &format!("default_peer http://localhost:{peer}\n");
+        }
+        calls
     }
 
     /// The text with this unit's ports and directories.
@@ -238,9 +246,11 @@ impl Shell {
 const DRIVER: &str = r#"
 set -E
 trap 'echo "failed: $BASH_COMMAND" >> $DOCS/failed' ERR
-defaults() {
-    export ETCD_LISTEN_CLIENT_URLS=$1 ETCD_ADVERTISE_CLIENT_URLS=$1 ETCD_LISTEN_PEER_URLS=$2
-    export ETCD_INITIAL_ADVERTISE_PEER_URLS=$2 ETCD_INITIAL_CLUSTER=default=$2
+default_client() {
+    export ETCD_LISTEN_CLIENT_URLS=$1 ETCD_ADVERTISE_CLIENT_URLS=$1
+}
+default_peer() {
+    export ETCD_LISTEN_PEER_URLS=$1 ETCD_INITIAL_ADVERTISE_PEER_URLS=$1 ETCD_INITIAL_CLUSTER=default=$1
 }
 undo_defaults() {
     unset ETCD_LISTEN_CLIENT_URLS ETCD_ADVERTISE_CLIENT_URLS ETCD_LISTEN_PEER_URLS
@@ -276,14 +286,17 @@ block() {
 }
 "#;
 
-/// Three ports that nobody listens on, of four digits as those of the pages, so that tables are as wide.
-fn three_ports() -> u16 {
+/// Three ports that nobody listens on, of four digits as those of the pages, so that tables are as
+/// wide. Members take and leave them while a unit runs, so the socket keeps other test processes
+/// away meanwhile: all of them ask for the same port of UDP, which no member uses.
+fn three_ports() -> (u16, UdpSocket) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = (std::process::id().wrapping_mul(97) % 1900) as u16;
     loop {
         let first = 4000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 1900 * 3;
+        let Ok(reserved) = UdpSocket::bind(("127.0.0.1", first)) else { continue };
         if (first..first + 3).all(|port| TcpListener::bind(("0.0.0.0", port)).is_ok()) {
-            return first;
+            return (first, reserved);
         }
     }
 }

@@ -294,7 +294,7 @@ impl Cluster {
         self.bench(3);
         self.check("writing on");
         let refused = self.ctl(&["put", "x", "1"]).unwrap_err();
-        assert!(refused.contains("database space exceeded"), "{refused}");
+        assert!(refused.contains("alarm NOSPACE"), "{refused}");
     }
 
     fn compact(&mut self) {
@@ -366,7 +366,7 @@ impl Cluster {
         });
         // Of the last quarter of what is held back deletes are refused, and compaction makes room.
         if let Err(refused) = self.ctl(&["del", "back"]) {
-            assert!(refused.contains("database space exceeded"), "{refused}");
+            assert!(refused.contains("alarm NOSPACE"), "{refused}");
             self.compact();
             self.until("a delete after compaction", START, |cluster| {
                 cluster.ctl(&["del", "back"]).is_ok()
