@@ -22,7 +22,7 @@ fn a_wrong_command_line_is_told_with_what_may_be_meant() {
         (&["get", "k", "--hex=maybe"], 2, ["--hex takes true or false", "not \"maybe\""]),
         (&["lock", "l", "--ttl=5x"], 2, ["--ttl takes seconds", "not \"5x\""]),
         (&["lock", "l", "ls", "-q"], 2, ["unknown flag -q", "rusd lock NAME -- ls -l"]),
-        (&["rebuild"], 2, ["required flag(s)", "data-dir"]),
+        (&["rebuild"], 128, ["rebuild requires --data-dir", "--member ID"]),
         (&["lease", "grant", "5x"], 128, ["the TTL is in seconds", "not \"5x\""]),
         (&["lease", "revoke", "xyz"], 128, ["\"xyz\" is not a number", "Hex"]),
         (&["get", "k", "-w", "bogus"], 4, ["unsupported output format", ""]),
