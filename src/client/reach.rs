@@ -61,7 +61,7 @@ impl Cause {
     }
 
     /// Whether it may pass by itself, as when a server is still starting.
-    pub(super) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         match self {
             Self::Refused
             | Self::NoSocket

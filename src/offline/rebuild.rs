@@ -31,6 +31,9 @@ pub struct Rebuild {
     pub others: Vec<String>,
     /// Id of the new member, once the cluster has added it.
     pub new_id: Option<u64>,
+    /// Whether it was added as a voter, so that nothing is left to do once it has a log.
+    #[serde(default)]
+    pub is_voter: bool,
 }
 
 impl Rebuild {

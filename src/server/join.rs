@@ -83,10 +83,17 @@ pub(super) async fn rebuilt(config: &Config, rebuild: &Rebuild) -> Result<Join, 
             rebuild.cluster_id, told.cluster_id
         ));
     }
-    if !told.members.iter().any(|member| member.id == member_id) {
+    let Some(own) = told.members.iter().find(|member| member.id == member_id) else {
         return Err(format!(
             "this directory was rebuilt for member {member_id:x}, which is not in the cluster any \
              more; run `rusd rebuild` again"
+        ));
+    };
+    if !own.client_urls.is_empty() {
+        // It may have voted, and have acknowledged entries that were in its log.
+        return Err(format!(
+            "member {member_id:x} has already been bootstrapped, and this directory has lost its \
+             log; run `rusd rebuild` again, or `rusd join --replace`"
         ));
     }
     let local = format!("{member_id:x}");

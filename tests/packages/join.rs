@@ -137,6 +137,8 @@ fn pods_start_grow_and_lose_a_volume() {
     assert_eq!(set.members(), 4);
     let said = set.joined(3, &["--replace"]);
     assert!(said.contains("holds a member, which starts as it is"), "{said}");
+    let note = |pod: usize| set.data(pod).join("rebuild.json");
+    assert!(note(2).exists() && !note(3).exists(), "of no use once there is a log");
 
     // The directory of a member that runs is somewhere else.
     let elsewhere = set.dir.path().join("aside");
@@ -160,6 +162,14 @@ fn pods_start_grow_and_lose_a_volume() {
     set.wait_healthy(&[0, 1, 2, 3]);
     assert_eq!(set.ctl(2, &["get", "k", "--print-value-only"]), "v\n");
     assert_eq!(set.members(), 4);
+
+    // What was noted leads no server that has lost its log back under the same id.
+    drop(running.pop());
+    assert!(note(2).exists());
+    fs::remove_dir_all(set.data(2).join("member")).unwrap();
+    assert!(!set.serve(2).wait().unwrap().success());
+    let log = fs::read_to_string(set.dir.path().join("p2.log")).unwrap();
+    assert!(log.contains("has already been bootstrapped"), "{log}");
 
     // Without a quorum a lost volume costs no member its place.
     running.truncate(1);

@@ -20,7 +20,7 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -32,9 +32,11 @@ use super::at_rest::patiently;
 use super::endpoint::single;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::client::{Client, Config, rpc};
-use crate::offline::Rebuild;
-use crate::pb::{Member, MemberAddRequest, MemberListRequest, MemberRemoveRequest, StatusRequest};
+use crate::client::{Client, Config, Error, rpc};
+use crate::offline::{Rebuild, owner};
+use crate::pb::{
+    Member, MemberAddRequest, MemberListRequest, MemberRemoveRequest, StatusRequest, StatusResponse,
+};
 use crate::store;
 
 /// Attempts to add the member while the leader refuses: it counts a member as healthy once that has
@@ -62,9 +64,14 @@ struct Told {
     members: Vec<Member>,
 }
 
-/// Whether an error says nothing but that nobody could answer.
-fn is_silence(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Unknown)
+/// Whether an error says nothing but that nobody could answer. A server that wants TLS, or a login,
+/// is somebody.
+fn is_silence(error: &Error) -> bool {
+    match error {
+        Error::Unreachable(all) => all.iter().all(|endpoint| endpoint.cause.may_pass()),
+        error if error.is_silence() => true,
+        error => matches!(error.code(), Some(Code::Unavailable | Code::DeadlineExceeded)),
+    }
 }
 
 pub(super) async fn run(mut context: Context) -> Outcome {
@@ -72,7 +79,13 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         return Err(Failure::arguments("join takes no arguments"));
     }
     let data_dir = context.flags.path("data-dir").map(PathBuf::from).unwrap_or_default();
-    if data_dir.join("member").exists() {
+    // An error is no answer: a disk that cannot be read may hold a member.
+    let member = data_dir.join("member");
+    let is_there = member.try_exists().map_err(|error| {
+        Failure::error(format!("{}: {}", member.display(), crate::go::reason(&error)))
+    })?;
+    if is_there {
+        forget_note(&data_dir)?;
         let text = format!("{} holds a member, which starts as it is", data_dir.display());
         context.printer.line(text);
         return Ok(());
@@ -85,6 +98,19 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let name = context.flags.string("name").to_owned();
     let peer_urls = context.flags.strings("peer-urls");
     Join { context: &context, config, data_dir, name, peer_urls }.run().await
+}
+
+/// Removes the note of an earlier run once its member has a log. It would tell a server that has
+/// lost that log to join under the same id.
+fn forget_note(data_dir: &Path) -> Outcome {
+    let note = Rebuild::read(data_dir).map_err(Failure::error)?;
+    let owner = owner(data_dir, None).map(|(id, _)| id);
+    match note {
+        Some(note) if note.is_voter && note.new_id == owner => {
+            Rebuild::remove(data_dir).map_err(Failure::error)
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Join<'_> {
@@ -119,6 +145,7 @@ impl Join<'_> {
             peer_urls: self.peer_urls.clone(),
             others: others.flat_map(|member| member.peer_ur_ls.clone()).collect(),
             new_id: Some(new_id),
+            is_voter: true,
         };
         note.write(&self.data_dir).map_err(Failure::error)?;
         drop(lock);
@@ -138,11 +165,14 @@ impl Join<'_> {
     /// none. Fails if a member refuses to say: that is no reason to start a cluster.
     async fn ask(&self) -> Result<Option<Told>, Failure> {
         let asked = self.config.endpoints.iter().map(async |endpoint| {
-            let client = self.context.connect(single(&self.config, endpoint)).await?;
+            let client = match self.context.connect(single(&self.config, endpoint)).await {
+                Err(Failure { cause: Some(error), .. }) if is_silence(&error) => return Ok(None),
+                client => client?,
+            };
             let request = MemberListRequest { linearizable: true };
             let deadline = self.context.deadline();
             let list = match client.call(&rpc::MEMBER_LIST, request, deadline).await {
-                Err(error) if error.code().is_none_or(is_silence) => return Ok(None),
+                Err(error) if is_silence(&error) => return Ok(None),
                 list => list?,
             };
             let cluster_id = list.header.unwrap_or_default().cluster_id;
@@ -191,7 +221,7 @@ impl Join<'_> {
                 own.id, own.name
             )));
         }
-        if self.is_healthy(own).await {
+        if !self.statuses_of(own).await.is_empty() {
             return Err(Failure::error(format!(
                 "member {:x} ({}) is running, so {directory} is not its directory; nothing was \
                  changed",
@@ -214,15 +244,20 @@ impl Join<'_> {
     }
 
     async fn is_healthy(&self, member: &Member) -> bool {
+        self.statuses_of(member).await.iter().any(|status| status.leader != 0)
+    }
+
+    /// What this member answers at its client URLs; others may answer there as well.
+    async fn statuses_of(&self, member: &Member) -> Vec<StatusResponse> {
         let asked = member.client_ur_ls.iter().map(async |url| {
             let client = self.context.connect(single(&self.config, url)).await.ok()?;
             let deadline = self.context.deadline();
             client.call(&rpc::STATUS, StatusRequest::default(), deadline).await.ok()
         });
-        join_all(asked).await.into_iter().flatten().any(|status| {
-            let id = status.header.map_or(0, |header| header.member_id);
-            id == member.id && status.leader != 0
-        })
+        let is_own = |status: &StatusResponse| {
+            status.header.as_ref().is_some_and(|header| header.member_id == member.id)
+        };
+        join_all(asked).await.into_iter().flatten().filter(is_own).collect()
     }
 
     /// Adds this member as a voter. A learner would wait for somebody to promote it.
