@@ -20,7 +20,7 @@ impl Deadline {
         self.0
     }
 
-    pub(super) fn passed(self) -> bool {
+    pub fn passed(self) -> bool {
         self.0.is_some_and(|at| at <= Instant::now())
     }
 

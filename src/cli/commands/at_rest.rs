@@ -9,7 +9,7 @@ use crate::cli::spec::Program;
 use crate::offline::Error;
 
 /// Interval at which a directory's lock is tried again.
-const LOCK_RETRY: Duration = Duration::from_millis(100);
+pub(super) const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// Repeats an attempt while another process has the directory locked, for as long as `--timeout`
 /// says (`--command-timeout` if the program is rusd); 0 means without an end.

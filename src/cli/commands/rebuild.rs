@@ -17,18 +17,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tonic::Code;
 
-use super::at_rest::patiently;
+use super::at_rest::LOCK_RETRY;
 use super::endpoint::single;
 use super::growth;
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::printer::{OnSignal, Progress, Unit};
 use crate::cli::shell::quoted;
 use crate::cli::size;
-use crate::client::{Client, Config, Deadline, rpc};
+use crate::client::{self, Cause, Client, Config, Deadline, rpc};
 use crate::go;
-use crate::offline::{Rebuild, owner, put_aside};
+use crate::offline::{Error, Rebuild, owner, put_aside};
 use crate::pb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
     StatusRequest, StatusResponse,
@@ -46,6 +48,8 @@ const ADD_RETRY: Duration = Duration::from_millis(500);
 
 mod lost;
 mod peer;
+#[cfg(test)]
+mod tests;
 
 struct Command<'a> {
     context: &'a Context,
@@ -88,20 +92,30 @@ pub(super) async fn run(mut context: Context) -> Outcome {
 
 impl Command<'_> {
     async fn run(&self) -> Outcome {
-        if let Some((plan, is_started)) = self.replaced().await? {
-            let new_id = plan.new_id.unwrap_or_default();
-            if !is_started {
-                self.advise(&plan, new_id);
+        let patience = self.context.deadline();
+        let lock = loop {
+            if let Some((plan, is_started)) = self.replaced().await? {
+                let new_id = plan.new_id.unwrap_or_default();
+                if !is_started {
+                    self.advise(&plan, new_id);
+                }
+                return self.end(new_id).await;
             }
-            return self.end(new_id).await;
-        }
-        let lock = patiently(self.context, || Ok(store::lock(&self.data_dir)?))?;
+            match store::lock(&self.data_dir).map_err(Error::from) {
+                // The new member's server has the lock before it has a log that says whose it is.
+                Err(error) if error.is_in_use() && !patience.passed() => {
+                    tokio::time::sleep(LOCK_RETRY).await;
+                }
+                lock => break lock.map_err(Failure::error)?,
+            }
+        };
         let (cluster_id, members) = self.members().await?;
         let mut plan = self.plan(cluster_id, &members)?;
         if let Some(old) = members.iter().find(|member| member.id == plan.old_id) {
             self.refuse_running(&plan, old).await?;
             let store_bytes = self.check_quorum(&plan, &members).await?;
             self.explain(&plan, &members, store_bytes);
+            self.confirm(&plan)?;
             plan.write(&self.data_dir).map_err(Failure::error)?;
             self.remove(&plan).await?;
         }
@@ -127,6 +141,16 @@ impl Command<'_> {
             size::shown(store_bytes),
             if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) }
         ));
+    }
+
+    fn confirm(&self, plan: &Rebuild) -> Outcome {
+        let Rebuild { old_id, name, .. } = plan;
+        let kept = match self.data_dir.as_os_str().is_empty() {
+            true => "What its disk holds is not used any more.",
+            false => "Its files are moved aside and kept.",
+        };
+        let what = format!("This removes member {old_id:x} ({name}) for good. {kept}");
+        confirm::confirm(self.context, what)
     }
 
     async fn end(&self, new_id: u64) -> Outcome {
@@ -158,7 +182,11 @@ impl Command<'_> {
             return Ok(None);
         }
         let (_, members) = self.members().await?;
-        let is_new = |member: &Member| Some(member.id) == plan.new_id && member.is_learner;
+        // One that has run and has no log has lost what it acknowledged: it may not start again.
+        let may_start = |member: &Member| is_started || member.client_ur_ls.is_empty();
+        let is_new = |member: &Member| {
+            Some(member.id) == plan.new_id && member.is_learner && may_start(member)
+        };
         Ok(members.iter().any(is_new).then_some((plan, is_started)))
     }
 
@@ -173,26 +201,24 @@ impl Command<'_> {
     /// The id and the members of the cluster. Without a quorum the list is a single member's, which
     /// is enough for `check_quorum` to refuse.
     async fn members(&self) -> Result<(u64, Vec<Member>), Failure> {
-        let ask = async |linearizable| {
-            let request = MemberListRequest { linearizable };
-            self.client.call(&rpc::MEMBER_LIST, request, self.context.deadline()).await
-        };
-        let list = match ask(true).await {
-            Ok(list) => list,
-            Err(_) => ask(false).await?,
-        };
+        match self.listed(true).await {
+            Ok(list) => Ok(list),
+            Err(_) => Ok(self.listed(false).await?),
+        }
+    }
+
+    async fn listed(&self, linearizable: bool) -> Result<(u64, Vec<Member>), client::Error> {
+        let request = MemberListRequest { linearizable };
+        let deadline = self.context.deadline();
+        let list = self.client.call(&rpc::MEMBER_LIST, request, deadline).await?;
         Ok((list.header.unwrap_or_default().cluster_id, list.members))
     }
 
-    /// The plan of an earlier attempt, or a new one for the directory's member. An earlier plan is
-    /// over once its new member owns the directory and votes.
+    /// The plan of an earlier attempt, or a new one for the directory's member.
     fn plan(&self, cluster_id: u64, members: &[Member]) -> Result<Rebuild, Failure> {
         let owner = owner(&self.data_dir, self.wal_dir());
         if let Some(plan) = Rebuild::read(&self.data_dir).map_err(Failure::error)? {
-            let new = members.iter().find(|member| Some(member.id) == plan.new_id);
-            let is_over = new.is_some_and(|new| !new.is_learner)
-                && owner.is_some_and(|(id, _)| Some(id) == plan.new_id);
-            if !is_over {
+            if !is_over(&plan, owner.map(|(id, _)| id), members) {
                 same_cluster(plan.cluster_id, cluster_id)?;
                 return Ok(plan);
             }
@@ -224,6 +250,7 @@ impl Command<'_> {
         };
         let others = members.iter().filter(|member| member.id != id);
         let given = self.peer_urls();
+        refuse_taken(&given, others.clone())?;
         Ok(Rebuild {
             cluster_id,
             old_id: id,
@@ -231,6 +258,7 @@ impl Command<'_> {
             peer_urls: if given.is_empty() { member.peer_ur_ls.clone() } else { given },
             others: others.flat_map(|member| member.peer_ur_ls.clone()).collect(),
             new_id: None,
+            is_voter: false,
         })
     }
 
@@ -248,7 +276,11 @@ impl Command<'_> {
 
     async fn answering_url<'a>(&self, plan: &Rebuild, member: &'a Member) -> Option<&'a String> {
         for url in &member.client_ur_ls {
-            if self.status(url).await.is_some_and(|status| is_of(&status, member)) {
+            let is_there = match self.ask_status(url).await {
+                Ok(status) => is_of(&status, member),
+                Err(failure) => failure.cause.is_some_and(|error| is_somebody(&error)),
+            };
+            if is_there {
                 return Some(url);
             }
         }
@@ -291,18 +323,21 @@ impl Command<'_> {
     async fn store_of_healthy(&self, member: &Member) -> Option<u64> {
         for url in &member.client_ur_ls {
             if let Some(status) = self.status(url).await {
-                let is_corrupt = status.errors.iter().any(|error| error.contains("CORRUPT"));
-                let is_healthy = is_of(&status, member) && status.leader != 0 && !is_corrupt;
-                return is_healthy.then(|| u64::try_from(status.db_size).unwrap_or_default());
+                return is_healthy(&status, member)
+                    .then(|| u64::try_from(status.db_size).unwrap_or_default());
             }
         }
         None
     }
 
     async fn status(&self, url: &str) -> Option<StatusResponse> {
-        let client = self.context.connect(single(&self.config, url)).await.ok()?;
+        self.ask_status(url).await.ok()
+    }
+
+    async fn ask_status(&self, url: &str) -> Result<StatusResponse, Failure> {
+        let client = self.context.connect(single(&self.config, url)).await?;
         let deadline = self.context.deadline();
-        client.call(&rpc::STATUS, StatusRequest::default(), deadline).await.ok()
+        Ok(client.call(&rpc::STATUS, StatusRequest::default(), deadline).await?)
     }
 
     async fn remove(&self, plan: &Rebuild) -> Outcome {
@@ -317,7 +352,9 @@ impl Command<'_> {
         let (_, members) = self.members().await?;
         let is_new = |member: &&Member| {
             Some(member.id) == plan.new_id
-                || member.id != plan.old_id && member.peer_ur_ls == plan.peer_urls
+                || member.is_learner
+                    && member.id != plan.old_id
+                    && member.peer_ur_ls == plan.peer_urls
         };
         if let Some(member) = members.iter().find(is_new) {
             plan.new_id = Some(member.id);
@@ -387,7 +424,7 @@ impl Command<'_> {
 
     /// A bar for what the new member has received: its directory, against another member's store.
     async fn bar(&self) -> Option<Progress> {
-        if !self.context.printer.errors_on_screen() {
+        if !self.context.printer.errors_on_screen() || self.data_dir.as_os_str().is_empty() {
             return None;
         }
         let deadline = self.context.deadline();
@@ -406,7 +443,8 @@ impl Command<'_> {
         let bar = self.bar().await;
         loop {
             if let Some(bar) = &bar {
-                bar.set(growth::taken(&self.data_dir));
+                // Not the whole directory: what was put aside lies there as well.
+                bar.set(growth::taken(&self.data_dir.join("member")));
             }
             let request = MemberPromoteRequest { id };
             let deadline = Deadline::after(self.context.flags.duration("command-timeout"));
@@ -415,8 +453,8 @@ impl Command<'_> {
                 break;
             }
             // The call may have succeeded although its answer was lost, so the list of members
-            // decides.
-            if let Ok((_, members)) = self.members().await {
+            // decides, as a quorum has it: a member that is behind may not know the new one yet.
+            if let Ok((_, members)) = self.listed(true).await {
                 match members.iter().find(|member| member.id == id) {
                     Some(member) if !member.is_learner => break,
                     Some(_) => {}
@@ -446,6 +484,47 @@ fn id_of(named: &str, members: &[Member]) -> Result<u64, Failure> {
         let text = format!("bad --member: no member has this name, and it is no id ({reason})");
         Failure::arguments(text)
     })
+}
+
+/// Whether an earlier plan is over: its new member, added as a learner by `rebuild` and as a voter
+/// by `join`, has run, and is no learner with its log, for which only the promotion is left. One
+/// that has run and has no log any more has lost what it acknowledged, and needs another id itself.
+fn is_over(plan: &Rebuild, owner: Option<u64>, members: &[Member]) -> bool {
+    let new = members.iter().find(|member| Some(member.id) == plan.new_id);
+    new.is_some_and(|new| {
+        let (has_run, has_log) = (!new.client_ur_ls.is_empty(), owner == plan.new_id);
+        has_run && !(new.is_learner && has_log)
+    })
+}
+
+/// Whether an error tells of a server that runs and refuses this client, by TLS or by its login.
+fn is_somebody(error: &client::Error) -> bool {
+    match error {
+        client::Error::Unreachable(all) => {
+            all.iter().any(|it| matches!(it.cause, Cause::Tls(_) | Cause::SpeaksTls))
+        }
+        error => error.code().is_some_and(|code| code != Code::Unavailable),
+    }
+}
+
+/// Whether a member can be counted on. Each member's status names the alarms of all.
+fn is_healthy(status: &StatusResponse, member: &Member) -> bool {
+    let alarm = format!("memberID:{} alarm:CORRUPT", member.id);
+    is_of(status, member) && status.leader != 0 && !status.errors.contains(&alarm)
+}
+
+/// Fails if another member has one of these URLs.
+fn refuse_taken<'a>(urls: &[String], others: impl Iterator<Item = &'a Member>) -> Outcome {
+    for member in others {
+        if let Some(url) = member.peer_ur_ls.iter().find(|url| urls.contains(url)) {
+            let text = format!(
+                "{url} of --peer-urls is that of member {:x} ({}); nothing was changed",
+                member.id, member.name
+            );
+            return Err(Failure::arguments(text));
+        }
+    }
+    Ok(())
 }
 
 fn is_of(status: &StatusResponse, member: &Member) -> bool {

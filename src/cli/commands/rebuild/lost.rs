@@ -1,6 +1,6 @@
 //! A rebuild without the old directory: its disk is lost, and the new member may start anywhere.
 
-use super::{Command, id_of, is_of};
+use super::{Command, id_of, is_of, refuse_taken};
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::shell::quoted;
 use crate::offline::Rebuild;
@@ -20,6 +20,7 @@ impl Command<'_> {
         let mut plan = Rebuild { new_id: None, ..of_member(cluster_id, old, &members) };
         let given = self.peer_urls();
         if !given.is_empty() {
+            refuse_taken(&given, members.iter().filter(|it| it.id != old.id))?;
             plan.peer_urls = given;
         }
         if old.is_learner && self.is_running(old).await {
@@ -29,6 +30,7 @@ impl Command<'_> {
         self.refuse_running(&plan, old).await?;
         let store_bytes = self.check_quorum(&plan, &members).await?;
         self.explain(&plan, &members, store_bytes);
+        self.confirm(&plan)?;
         self.remove(&plan).await?;
         self.finish(&mut plan, old).await
     }
@@ -100,6 +102,7 @@ fn of_member(cluster_id: u64, member: &Member, members: &[Member]) -> Rebuild {
         peer_urls: member.peer_ur_ls.clone(),
         others: others.flat_map(|member| member.peer_ur_ls.clone()).collect(),
         new_id: Some(member.id),
+        is_voter: false,
     }
 }
 
