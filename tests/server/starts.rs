@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -285,6 +286,18 @@ fn links_are_made_and_other_files_left_alone() {
     let (code, out, _) = link(&[]);
     assert_eq!(code, Some(0));
     assert_eq!(out.matches("is there already").count(), 3, "{out}");
+
+    // A binary that was installed as one of them stays what it is.
+    let bin = place.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let own = bin.join("etcd");
+    if fs::hard_link(crate::child::RUSD, &own).is_err() {
+        fs::copy(crate::child::RUSD, &own).unwrap();
+    }
+    let mut command = crate::child::command(own.to_str().unwrap());
+    let output = command.arg0("rusd").args(["link", "--force"]).arg(&bin).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!own.is_symlink() && bin.join("etcdctl").is_symlink());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 
@@ -14,7 +15,7 @@ const NAMES: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
     Nothing,
-    /// A link to this binary.
+    /// A link to this binary, or this binary.
     Ours,
     Other,
 }
@@ -33,7 +34,8 @@ pub(super) fn run(context: &Context) -> Outcome {
         let path = path.display().to_string();
         move |error: io::Error| Failure::error(format!("{path}: {}", crate::go::reason(&error)))
     };
-    let binary = std::env::current_exe().map_err(failed(Path::new("/proc/self/exe")))?;
+    let binary = std::env::current_exe().and_then(fs::canonicalize);
+    let binary = binary.map_err(failed(Path::new("/proc/self/exe")))?;
     let mut links = Vec::new();
     for name in NAMES {
         let path = dir.join(name);
@@ -52,6 +54,12 @@ pub(super) fn run(context: &Context) -> Outcome {
             others.join(", ")
         );
         return Err(Failure::new(Exit::Error, text));
+    }
+    let replaced = links.iter().filter(|(_, found)| *found == Found::Other);
+    let replaced: Vec<String> = replaced.map(|(path, _)| path.display().to_string()).collect();
+    if !replaced.is_empty() {
+        let what = format!("This replaces {}, which is not kept.", replaced.join(", "));
+        confirm::confirm(context, what)?;
     }
     for (path, found) in &links {
         match found {
@@ -73,8 +81,9 @@ fn look(path: &Path, binary: &Path) -> io::Result<Found> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         metadata => metadata?,
     };
-    let is_ours = fs::canonicalize(path).ok() == fs::canonicalize(binary).ok();
-    Ok(if is_ours && path.is_symlink() { Found::Ours } else { Found::Other })
+    // This binary itself may have one of the names: a link in its place would lead to itself.
+    let is_ours = fs::canonicalize(path).is_ok_and(|path| path == binary);
+    Ok(if is_ours { Found::Ours } else { Found::Other })
 }
 
 /// Puts a link in the place of a file, so that at no moment there is neither.
