@@ -178,7 +178,8 @@ fn colours_are_where_they_belong() {
         command.env(variable, value);
         sent(command, 80)
     };
-    for words in ["get k", "member list", "endpoint health", "bogus"] {
+    let doctor = "doctor --data-dir /no/such";
+    for words in ["get k", "member list", "endpoint health", "bogus", doctor] {
         assert!(escapes(&terminal(words, "LANG", "C")), "{words}");
         assert!(!escapes(&terminal(words, "NO_COLOR", "1")), "{words}");
         assert!(!escapes(&terminal(words, "TERM", "dumb")), "{words}");
@@ -393,6 +394,10 @@ fn a_person_is_asked_before_what_cannot_be_undone() {
     let removal =
         format!("This removes member {id} (default), the leader, for good. No voter remains");
     assert!(text.replace('\n', " ").starts_with(&removal) && code == 1, "{text}");
+    let (text, code) = asked("user delete somebody", "n");
+    assert!(text.starts_with("This deletes the user somebody for good") && code == 1, "{text}");
+    let (text, code) = asked("role delete some", "n");
+    assert!(text.starts_with("This deletes the role some for good") && code == 1, "{text}");
     let (text, _) = asked("auth disable", "n");
     assert!(text.starts_with("This switches authentication off"), "{text}");
     let (text, _) = asked("downgrade enable 3.6", "n");

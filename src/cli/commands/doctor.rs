@@ -18,13 +18,12 @@ mod http;
 mod report;
 mod scrape;
 
-use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use facts::Facts;
 use finding::Severity;
 use gather::Asker;
-use report::{Layout, Report};
+use report::Report;
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -61,7 +60,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let report = Report::new(&facts);
     match format {
         Format::Json => context.printer.line(report.json(false).to_string()),
-        Format::Simple => context.printer.out(report.text(layout(&context))),
+        Format::Simple => context.printer.page(&report.page(context.printer.width())),
         _ => context.display.records(&Records::One(Value::from(&report.json(false)))),
     }
     if let Some(path) = path("bundle").filter(|path| !path.as_os_str().is_empty()) {
@@ -91,22 +90,4 @@ fn flags(context: &Context) -> String {
         format!(" --{name} {}", quoted(&value))
     };
     given.map(text).collect()
-}
-
-fn layout(context: &Context) -> Layout {
-    let out = io::stdout();
-    let is_terminal = out.is_terminal();
-    let size = rustix::termios::tcgetwinsize(&out).ok().filter(|_| is_terminal);
-    let wanted = context.flags.get("color").map(|flag| flag.display()).unwrap_or_default();
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let has_colour = match wanted.as_slice() {
-        b"always" => true,
-        b"never" => false,
-        _ => is_terminal && !is_dumb && !is_unwanted,
-    };
-    Layout {
-        width: size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0),
-        has_colour,
-    }
 }

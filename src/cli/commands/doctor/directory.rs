@@ -11,7 +11,7 @@ use crate::cli::commands::check_data::in_child;
 use crate::cli::commands::growth;
 use crate::cli::exit::Failure;
 use crate::cli::printer::{OnSignal, Printer, Unit};
-use crate::offline::{Check, Error, Rebuild};
+use crate::offline::{Check, Error, Rebuild, owner};
 
 pub(super) fn look(
     data_dir: &Path,
@@ -24,7 +24,13 @@ pub(super) fn look(
     if !matches!(directory.state, State::Missing | State::Denied(_)) {
         directory.disk = disk(data_dir);
         directory.put_aside = put_aside(data_dir, wal_dir);
-        directory.is_being_rebuilt = Rebuild::read(data_dir).is_ok_and(|plan| plan.is_some());
+        let owner = owner(data_dir, wal_dir).map(|(id, _)| id);
+        directory.is_being_rebuilt = match Rebuild::read(data_dir) {
+            // What `join` has noted: nothing is left to do once there is a log.
+            Ok(Some(plan)) => !(plan.is_voter && plan.new_id == owner),
+            Ok(None) => false,
+            Err(_) => true,
+        };
         facts.certificates.extend(certificates(data_dir, facts.now));
     }
     if directory.state == State::AtRest {

@@ -74,6 +74,8 @@ pub(super) enum Why {
     CertificateRequired,
     OtherTls,
     Login,
+    /// Another member answers at its URLs.
+    Stray,
     Other,
 }
 

@@ -273,11 +273,13 @@ impl Asker {
             return Auth::Off { users: users.users.len() };
         }
         let request = AuthUserGetRequest { name: "root".to_owned() };
-        let root = client.call(&rpc::USER_GET, request, deadline).await;
-        Auth::On {
-            has_root: users.users.iter().any(|user| user == "root"),
-            root_has_role: root.is_ok_and(|user| user.roles.iter().any(|role| role == "root")),
-        }
+        let has_root = users.users.iter().any(|user| user == "root");
+        let root_has_role = match client.call(&rpc::USER_GET, request, deadline).await {
+            Ok(user) => user.roles.iter().any(|role| role == "root"),
+            Err(_) if has_root => return Auth::Unknown,
+            Err(_) => false,
+        };
+        Auth::On { has_root, root_has_role }
     }
 
     fn assemble(
@@ -309,6 +311,10 @@ impl Asker {
             own.sort_by_key(|probe| (probe.status.is_err(), probe.told.metrics.is_none()));
             if let Some(probe) = own.into_iter().next() {
                 take(&mut member, probe, facts);
+            } else if member.is_started() {
+                member.url = member.client_urls.first().cloned().unwrap_or_default();
+                let text = "another member answers there";
+                member.unreached = Some(Unreached { why: Why::Stray, text: text.to_owned() });
             }
             cluster.members.push(member);
         }

@@ -190,12 +190,13 @@ fn difference(
 fn date_seconds(date: &str) -> Option<f64> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
     let mut words = date.split([' ', ':']).skip(1);
-    let day: i64 = words.next()?.parse().ok()?;
+    let number = |word: Option<&str>| Some(i64::from(word?.parse::<u16>().ok()?));
+    let day = number(words.next())?;
     let month = words.next().filter(|month| month.len() == 3)?;
     let month = i64::try_from(MONTHS.find(month)? / 3).ok()?;
-    let year: i64 = words.next()?.parse().ok()?;
-    let (hour, minute): (i64, i64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let second: i64 = words.next()?.parse().ok()?;
+    let year = number(words.next())?;
+    let (hour, minute) = (number(words.next())?, number(words.next())?);
+    let second = number(words.next())?;
     // Months count from March, so that a leap day is the last of its year.
     let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -214,6 +215,7 @@ mod tests {
         assert_eq!(date_seconds("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0.0));
         assert_eq!(date_seconds("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000.0));
         assert_eq!(date_seconds("yesterday"), None);
+        assert_eq!(date_seconds(&format!("Thu, 01 Jan {} 00:00:00 GMT", i64::MAX)), None);
         assert_eq!(date_seconds("Thu, 01 XX 1970 00:00:00 GMT"), None);
     }
 

@@ -6,6 +6,7 @@ use super::checks;
 use super::facts::{Cluster, Directory, Facts, Member};
 use super::finding::{Finding, Severity};
 use crate::cli::size;
+use crate::cli::terminal::{Page, Style};
 
 /// The version of the JSON: a field may be added without a new one.
 const JSON_VERSION: u32 = 1;
@@ -17,14 +18,6 @@ pub(super) struct Report<'a> {
     pub findings: Vec<(&'static str, Finding)>,
 }
 
-/// How text is laid out.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    /// Columns of the terminal; None where lines are not wrapped.
-    pub width: Option<usize>,
-    pub has_colour: bool,
-}
-
 impl<'a> Report<'a> {
     pub(super) fn new(facts: &'a Facts) -> Self {
         Self { facts, findings: checks::judge(facts) }
@@ -34,26 +27,36 @@ impl<'a> Report<'a> {
         self.findings.iter().map(|(_, finding)| finding.severity).max()
     }
 
-    pub(super) fn text(&self, layout: Layout) -> String {
-        let mut text = String::new();
+    /// The report in lines of at most `width` columns.
+    pub(super) fn page(&self, width: usize) -> Page {
+        let mut page = Page::default();
         for (_, finding) in &self.findings {
-            text += &shown(finding, layout);
+            let text = shown(finding, width);
+            let word = finding.severity.word();
+            let style = match finding.severity {
+                Severity::Error => Style::Bad,
+                Severity::Warning => Style::Warning,
+                Severity::Note => Style::Bold,
+            };
+            page.text(style, word).text(Style::Plain, text.strip_prefix(word).unwrap_or(&text));
         }
+        let mut text = String::new();
         if !self.findings.is_empty() {
             text.push('\n');
         }
         let is_healthy = self.worst().is_none_or(|worst| worst == Severity::Note);
         if let Some(cluster) = &self.facts.cluster {
-            text += &wrapped(&of_cluster(cluster, is_healthy), 0, layout.width);
+            text += &wrapped(&of_cluster(cluster, is_healthy), 0, width);
         }
         if let Some(directory) = &self.facts.directory {
             let line = of_directory(directory, is_healthy);
-            text += &line.map_or_else(String::new, |line| wrapped(&line, 0, layout.width));
+            text += &line.map_or_else(String::new, |line| wrapped(&line, 0, width));
         }
         if !self.findings.is_empty() {
             text += &format!("{}\n", self.counts());
         }
-        text
+        page.text(Style::Plain, text);
+        page
     }
 
     fn counts(&self) -> String {
@@ -96,27 +99,18 @@ impl<'a> Report<'a> {
     }
 }
 
-fn shown(finding: &Finding, layout: Layout) -> String {
+fn shown(finding: &Finding, columns: usize) -> String {
     const INDENT: usize = 9;
     let Finding { severity, subject, cause, command, section, .. } = finding;
     let word = format!("{:<INDENT$}", severity.word());
     let place = section.place();
-    let mut text = wrapped(&format!("{word}{subject}: {cause}"), INDENT, layout.width);
-    if layout.has_colour {
-        let colour = match severity {
-            Severity::Error => "1;31",
-            Severity::Warning => "1;33",
-            Severity::Note => "1;36",
-        };
-        let word = severity.word();
-        text = text.replacen(word, &format!("\x1b[{colour}m{word}\x1b[0m"), 1);
-    }
+    let mut text = wrapped(&format!("{word}{subject}: {cause}"), INDENT, columns);
     let indent = " ".repeat(INDENT);
     for (number, line) in command.split(" && ").enumerate() {
         let head = if number == 0 { "do    " } else { "      " };
         let line = format!("{indent}{head}{line}");
         // Commands are not wrapped: it must be possible to paste them.
-        let width = layout.width.filter(|_| !command.starts_with("rusd "));
+        let width = if command.starts_with("rusd ") { usize::MAX } else { columns };
         text += &wrapped(&line, INDENT + head.len(), width);
     }
     text += &format!("{indent}read  {place}\n");
@@ -125,9 +119,9 @@ fn shown(finding: &Finding, layout: Layout) -> String {
 
 /// Text in lines of at most `width` columns, all but the first indented. Names from the network may
 /// hold anything, so no control character of the text reaches the terminal.
-fn wrapped(text: &str, indent: usize, width: Option<usize>) -> String {
+fn wrapped(text: &str, indent: usize, width: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    let width = width.unwrap_or(usize::MAX).max(indent + 20);
+    let width = width.max(indent + 20);
     let margin = text.chars().take_while(|c| *c == ' ').count();
     let (mut lines, mut columns) = (" ".repeat(margin), margin);
     let mut is_first = true;
@@ -201,10 +195,12 @@ fn of_directory(directory: &Directory, is_healthy: bool) -> Option<String> {
         (false, true) => ", its files sound",
         (false, false) => ", damaged",
     };
+    let whose = match report.member_id {
+        0 => "of a member that is not known".to_owned(),
+        id => format!("member {id:x} of cluster {:x}", report.cluster_id),
+    };
     Some(format!(
-        "{path}: member {:x} of cluster {:x}{sound}: {}, revision {}",
-        report.member_id,
-        report.cluster_id,
+        "{path}: {whose}{sound}: {}, revision {}",
         size::shown(report.store_bytes),
         report.revision
     ))
@@ -266,16 +262,13 @@ mod tests {
 
     #[test]
     fn lines_fit_and_hide_control_characters() {
-        let text = wrapped("error    m1: one two three four five", 9, Some(30));
+        let text = wrapped("error    m1: one two three four five", 9, 30);
         assert_eq!(text, "error    m1: one two three\n         four five\n");
         assert!(text.lines().all(|line| line.chars().count() <= 30));
-        assert_eq!(wrapped("  do  one two", 6, Some(26)), "  do  one two\n");
-        assert_eq!(
-            wrapped("   do  one two three four", 7, Some(20)),
-            "   do  one two three four\n"
-        );
-        let text = wrapped("   do  one two three four five", 7, Some(27));
+        assert_eq!(wrapped("  do  one two", 6, 26), "  do  one two\n");
+        assert_eq!(wrapped("   do  one two three four", 7, 20), "   do  one two three four\n");
+        let text = wrapped("   do  one two three four five", 7, 27);
         assert_eq!(text, "   do  one two three four\n       five\n");
-        assert_eq!(wrapped("a\x1b[31mb", 9, None), "a\u{fffd}[31mb\n");
+        assert_eq!(wrapped("a\x1b[31mb", 9, usize::MAX), "a\u{fffd}[31mb\n");
     }
 }

@@ -36,7 +36,9 @@ pub(super) fn leader(facts: &Facts) -> Vec<Finding> {
         };
         return alone.map(of).collect();
     }
-    if cluster.voters_reached() < cluster.needed() || alone.count() == 0 {
+    // Without a list of members nobody knows how many voters there are.
+    let lacks_quorum = cluster.list_error.is_none() && cluster.voters_reached() < cluster.needed();
+    if lacks_quorum || alone.count() == 0 {
         return Vec::new();
     }
     let cause = "no member that answers knows a leader: nothing can be written";

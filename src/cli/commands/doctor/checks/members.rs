@@ -134,8 +134,9 @@ pub(super) fn damaged(facts: &Facts) -> Vec<Finding> {
         |member: &&Member| member.metric("rusd_store_damaged").is_some_and(|damaged| damaged > 0.0);
     let found = facts.reached().filter(is_damaged).map(|member| {
         let cause = "it has found damage in its store, and serves nobody";
-        let command =
-            format!("stop it, then on its machine: {}", facts.command("rebuild --data-dir DIR"));
+        let others = if facts.flags.contains("--endpoints") { "" } else { " --endpoints URLS" };
+        let rebuild = facts.command(&format!("rebuild --data-dir DIR{others}"));
+        let command = format!("stop it, then on its machine: {rebuild}");
         let section = Section::DamagedDirectory;
         Finding::new(Severity::Error, member.shown(), cause, command, section)
     });

@@ -33,7 +33,7 @@ pub(super) fn members(facts: &Facts) -> Vec<Finding> {
 
 fn finding(facts: &Facts, member: &Member, unreached: &Unreached) -> Finding {
     let (what, command, section) = match unreached.why {
-        Why::Refused | Why::UnknownHost | Why::TimedOut | Why::Login | Why::Other => {
+        Why::Refused | Why::UnknownHost | Why::TimedOut | Why::Login | Why::Stray | Why::Other => {
             of_network(facts, &member.url, unreached)
         }
         _ => of_tls(facts, &member.url, unreached),
@@ -74,6 +74,11 @@ fn of_network(facts: &Facts, url: &str, Unreached { why, text }: &Unreached) -> 
             format!("it wants a login ({text})"),
             facts.command("doctor --user root"),
             Section::LoginNeeded,
+        ),
+        Why::Stray => (
+            text.clone(),
+            "start it with an --advertise-client-urls that leads to it alone".to_owned(),
+            Section::MemberUnreachable,
         ),
         _ => {
             let command = format!("rusd endpoint health --endpoints {}", quoted(url));

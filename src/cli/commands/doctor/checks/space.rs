@@ -58,7 +58,7 @@ fn advice(facts: &Facts, member: &Member, sizes: &Sizes) -> String {
 pub(super) fn quota(facts: &Facts) -> Vec<Finding> {
     let found = facts.reached().filter_map(|member| {
         let sizes = sizes(member)?;
-        let percent = (sizes.total * 100).checked_div(sizes.quota)?;
+        let percent = sizes.total.saturating_mul(100).checked_div(sizes.quota)?;
         if percent < DOCTOR_QUOTA_PERCENT || has_alarm(facts, member) {
             return None;
         }

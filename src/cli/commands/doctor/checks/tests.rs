@@ -183,6 +183,16 @@ const OF_CLUSTERS: &[Planted] = &[
     ("no-leader", Severity::Error, "No leader", "no member that answers knows", |facts| {
         cluster(facts).members.iter_mut().for_each(|member| status(member).leader = 0);
     }),
+    ("no-leader", Severity::Error, "No leader", "no member that answers knows", |facts| {
+        cluster(facts).list_error = Some("no answer".into());
+        for member in &mut cluster(facts).members {
+            status(member).leader = 0;
+            member.is_listed = false;
+        }
+    }),
+    ("unreachable", Severity::Error, "Member unreachable", "m3 (3): no answer", |facts| {
+        lose(third(facts), Why::Stray);
+    }),
     ("no-leader", Severity::Error, "No leader", "cut off", |facts| {
         status(third(facts)).leader = 0;
     }),
