@@ -80,24 +80,34 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     failed.map_or(Ok(()), |error| Err(told(&context, Exit::Error, answered == 0, &error)))
 }
 
-/// The alarms that a member names in its status, such as `NOSPACE`.
-fn alarms(status: &StatusResponse) -> Vec<String> {
-    let named = status.errors.iter().filter_map(|error| error.split_once(" alarm:"));
-    let mut names: Vec<String> = named.map(|(_, name)| name.to_owned()).collect();
-    names.sort_unstable();
+/// The alarms that a member names in its status, such as `NOSPACE`, and of which members they are.
+/// Each member names those of all.
+fn alarms(status: &StatusResponse) -> Vec<(String, u64)> {
+    let named = |error: &String| {
+        let (id, name) = error.strip_prefix("memberID:")?.split_once(" alarm:")?;
+        Some((name.to_owned(), id.parse().ok()?))
+    };
+    let mut alarms: Vec<_> = status.errors.iter().filter_map(named).collect();
+    alarms.sort_unstable();
+    alarms
+}
+
+/// The names of alarms, each once.
+fn names(alarms: &[(String, u64)]) -> Vec<&str> {
+    let mut names: Vec<_> = alarms.iter().map(|(name, _)| name.as_str()).collect();
     names.dedup();
     names
 }
 
 /// The alarms, and what to do next.
-fn advice(endpoint: &str, space: &SpaceResponse, alarms: &[String]) -> String {
+fn advice(endpoint: &str, space: &SpaceResponse, alarms: &[(String, u64)]) -> String {
     let mut text = String::new();
-    let free = space.total_bytes - space.in_use_bytes;
+    let free = space.total_bytes.saturating_sub(space.in_use_bytes);
     let by = |words: &str| format!("rusd --endpoints {} {words}", quoted(endpoint));
     let compact = by(&format!("compaction {}", space.revision));
     let is_near = space.quota_bytes > 0
         && space.total_bytes.saturating_mul(5) >= space.quota_bytes.saturating_mul(4);
-    if alarms.iter().any(|name| name == "NOSPACE") {
+    if names(alarms).contains(&"NOSPACE") {
         text += "alarm      NOSPACE: nothing but deletes is written\n";
         text += &next(&[compact, by("defrag"), by("alarm disarm")]);
     } else if is_near && free >= space.total_bytes / 2 {
@@ -106,9 +116,10 @@ fn advice(endpoint: &str, space: &SpaceResponse, alarms: &[String]) -> String {
         let what = "the quota is near; or raise --quota-backend-bytes".into();
         text += &next(&[what, compact, by("defrag")]);
     }
-    if alarms.iter().any(|name| name == "CORRUPT") {
-        text += "alarm      CORRUPT: its data differs from that of the others\n";
-        text += "next       stop it; rusd check data --data-dir DIR; rusd rebuild --data-dir DIR \
+    for (_, id) in alarms.iter().filter(|(name, _)| name == "CORRUPT") {
+        text +=
+            &format!("alarm      CORRUPT: the data of member {id:x} differs from that of others\n");
+        text += "next       stop that one; rusd check data --data-dir DIR; rusd rebuild --data-dir DIR \
                  --endpoints URLS\n";
     }
     text
@@ -130,12 +141,12 @@ fn size(bytes: i64) -> String {
 
 /// Bytes that are no rows: free room in pages, branch pages, leases, users and members.
 fn rest(space: &SpaceResponse) -> i64 {
-    (space.in_use_bytes - space.live_bytes - space.history_bytes).max(0)
+    space.in_use_bytes.saturating_sub(space.live_bytes).saturating_sub(space.history_bytes).max(0)
 }
 
 /// The lines of one endpoint, none wider than `columns`.
 fn as_text(endpoint: &str, space: &SpaceResponse, columns: usize) -> String {
-    let free = space.total_bytes - space.in_use_bytes;
+    let free = space.total_bytes.saturating_sub(space.in_use_bytes);
     let quota = match space.quota_bytes {
         0 => "no quota".to_owned(),
         quota => {
@@ -185,7 +196,7 @@ fn seconds_left(space: &SpaceResponse) -> Option<f64> {
     {
         return None;
     }
-    let room = (space.quota_bytes - space.in_use_bytes).max(0);
+    let room = space.quota_bytes.saturating_sub(space.in_use_bytes).max(0);
     Some(room as f64 * space.growth_seconds as f64 / space.growth_bytes as f64)
 }
 
@@ -226,12 +237,12 @@ fn prefixes(space: &SpaceResponse) -> Vec<[String; 4]> {
     };
     let mut rows: Vec<_> = space.prefixes.iter().map(|one| row(name(one), one)).collect();
     let others = space.others.as_ref();
-    let has_some = |one: &&SpacePrefix| one.keys > 0 || one.live_bytes + one.history_bytes > 0;
+    let has_some = |one: &&SpacePrefix| one.keys > 0 || one.live_bytes > 0 || one.history_bytes > 0;
     rows.extend(others.filter(has_some).map(|one| row("(others)".to_owned(), one)));
     if space.prefixes.is_empty() { Vec::new() } else { rows }
 }
 
-fn as_json(endpoint: &str, space: &SpaceResponse, alarms: &[String]) -> Value {
+fn as_json(endpoint: &str, space: &SpaceResponse, alarms: &[(String, u64)]) -> Value {
     let prefix = |prefix: &SpacePrefix| {
         json!({
             "prefix": text(&prefix.prefix),
@@ -242,7 +253,7 @@ fn as_json(endpoint: &str, space: &SpaceResponse, alarms: &[String]) -> Value {
     };
     json!({
         "endpoint": endpoint,
-        "alarms": alarms,
+        "alarms": names(alarms),
         "totalBytes": space.total_bytes,
         "inUseBytes": space.in_use_bytes,
         "quotaBytes": space.quota_bytes,
@@ -250,7 +261,7 @@ fn as_json(endpoint: &str, space: &SpaceResponse, alarms: &[String]) -> Value {
         "keys": space.keys,
         "historyBytes": space.history_bytes,
         "historyRecords": space.history_records,
-        "freeBytes": space.total_bytes - space.in_use_bytes,
+        "freeBytes": space.total_bytes.saturating_sub(space.in_use_bytes),
         "logBytes": space.log_bytes,
         "diskFreeBytes": space.disk_free_bytes,
         "revision": space.revision,
@@ -300,7 +311,11 @@ mod tests {
         }
         assert_eq!(as_json("e", &space, &[])["secondsToQuota"], 14.0 * 3600.0);
         assert_eq!(advice("e", &space, &[]), "", "there is room");
-        let alarms = ["NOSPACE".to_owned()];
+        let errors = ["memberID:16 alarm:CORRUPT", "memberID:1 alarm:NOSPACE", "no leader"];
+        let errors = errors.map(str::to_owned).to_vec();
+        let alarms = alarms(&StatusResponse { errors, ..StatusResponse::default() });
+        assert!(advice("e", &space, &alarms).contains("CORRUPT: the data of member 10 differs"));
+        assert_eq!(as_json("e", &space, &alarms)["alarms"], json!(["CORRUPT", "NOSPACE"]));
         let full = SpaceResponse { revision: 77, ..space };
         let next =
             "next       rusd --endpoints e compaction 77\n           rusd --endpoints e defrag\n";
