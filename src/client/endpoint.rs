@@ -314,7 +314,13 @@ impl Dialer {
             return None;
         }
         let probe = async {
-            let stream = TcpStream::connect(host.replace(".:", ":")).await.ok()?;
+            let stream = match TcpStream::connect(host.replace(".:", ":")).await {
+                Ok(stream) => stream,
+                // The server is gone by now: the connection was its last.
+                Err(error) => {
+                    return Some(Cause::of_io(&error, true)).filter(|it| *it == Cause::Refused);
+                }
+            };
             match self.tls {
                 Some(_) => speaks_in_clear(stream).await.ok()?.then_some(Cause::Tls(Fault::NotTls)),
                 None => {

@@ -31,7 +31,7 @@ fn what_is_no_etcd_is_told() {
     check(&[&at(&silent), "--dial-timeout=1s"], 2, &["no answer within 1s", "--dial-timeout"]);
     let url = format!("https://{silent}");
     check(&[&at(&url), "--dial-timeout=1s"], 2, &["no answer within 1s"]);
-    check(&[&at(&answering(b""))], 2, &["closes the connection", "try https://"]);
+    check(&[&at(&answering(b""))], 2, &["closes the connection", "or wait for it with --wait 30s"]);
     let http = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     check(&[&at(&http)], 2, &["not gRPC", "2379 by default"]);
     // All are named, each with its cause.

@@ -38,11 +38,9 @@ fn hint(endpoint: &str, cause: &Cause) -> String {
         Cause::Silent(_) => "Check the address, a firewall on the way, and whether the server hangs; \
                              --dial-timeout is how long an answer may take"
             .to_owned(),
-        Cause::Closed if endpoint.starts_with("https:") => {
-            "It may speak no TLS there: try http:// in --endpoints".to_owned()
-        }
-        Cause::Closed => "It may want TLS: try https:// in --endpoints with --cacert, and --cert and \
-                          --key if it asks for certificates"
+        Cause::Closed => "The server may be starting or stopping: call again, or wait for it with \
+                          --wait 30s; if that does not help, is this the port for clients, and does \
+                          it want TLS (https:// or http:// in --endpoints)?"
             .to_owned(),
         Cause::SpeaksTls => format!(
             "Use https://{bare} in --endpoints, with --cacert FILE for the authority of its certificate"
