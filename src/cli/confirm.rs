@@ -1,5 +1,5 @@
-//! Questions before what cannot be undone: `del` of a range, `member remove`, `auth disable`,
-//! `compaction`, `downgrade enable` and `--force`.
+//! Questions before what cannot be undone: `del` of a range, `member remove`, `rebuild`, `user delete`
+//! and `role delete`, `auth disable`, `compaction`, `downgrade enable` and `--force`.
 //!
 //! Only a person at a terminal is asked. A script has nobody to answer, and goes on as under etcd's
 //! names; so does a person who says `--yes`.

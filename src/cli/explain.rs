@@ -262,10 +262,9 @@ const KNOWN: &[(&str, Words)] = &[
     ),
     (
         "corrupt cluster",
-        Say(
-            "the members' data differ (alarm CORRUPT), so the cluster refuses this. 'rusd endpoint \
-             hashkv --cluster' shows who differs",
-        ),
+        Say("a member's data are damaged, or differ from the others' (alarm CORRUPT), so this is \
+             refused. 'rusd endpoint hashkv --cluster' shows who differs; on its machine, once it is \
+             stopped, 'rusd check data' looks for damage and 'rusd rebuild' mends it"),
     ),
     ("watch canceled", AsIs),
     ("request canceled", AsIs),

@@ -168,9 +168,12 @@ fn as_text(report: &Report, data_dir: &Path) -> String {
     let dir = data_dir.display();
     let Report { member_id, cluster_id, pages, rows, revision, .. } = report;
     let Report { compact_revision, applied, log_first, log_last, .. } = report;
+    text += &match member_id {
+        0 => format!("{dir}: what can be read does not say whose it is\n"),
+        id => format!("{dir}: member {id:x} of cluster {cluster_id:x}\n"),
+    };
     text += &format!(
-        "{dir}: member {member_id:x} of cluster {cluster_id:x}\n\
-         store: {}, {pages} pages, {rows} records, revision {revision}, compacted at {}, applied \
+        "store: {}, {pages} pages, {rows} records, revision {revision}, compacted at {}, applied \
          entry {applied}\n",
         size::shown(report.store_bytes),
         (*compact_revision).max(0),
@@ -201,6 +204,15 @@ fn as_json(report: &Report) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_that_nothing_names_is_not_called_0() {
+        let text = |member_id| {
+            as_text(&Report { member_id, cluster_id: 9, ..Report::default() }, Path::new("/d"))
+        };
+        assert!(text(0).starts_with("/d: what can be read does not say whose it is\nstore:"));
+        assert!(text(7).starts_with("/d: member 7 of cluster 9\nstore:"));
+    }
 
     #[test]
     fn a_reader_that_is_killed_is_a_finding_about_what_it_read() {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::get::range;
 use crate::cli::argv::Word;
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::range_text;
@@ -45,6 +46,8 @@ async fn add(mut context: Context) -> Outcome {
 async fn delete(mut context: Context) -> Outcome {
     let role = name(&context, "delete")?;
     let client = context.client().await?;
+    let what = "and takes it from every user that has it";
+    confirm::confirm(&context, format!("This deletes the role {role} for good, {what}."))?;
     let request = AuthRoleDeleteRequest { role: role.clone() };
     let response = client.call(&rpc::ROLE_DELETE, request, context.late_deadline()).await?;
     context.display.done(format!("Role {role} deleted"), &response, &response.header)

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _};
 
 use crate::cli::argv::{Word, text_of};
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::client::rpc;
@@ -61,6 +62,7 @@ async fn add(mut context: Context) -> Outcome {
 async fn delete(mut context: Context) -> Outcome {
     let name = text_of(&name(&context, "delete")?)?;
     let client = context.client().await?;
+    confirm::confirm(&context, format!("This deletes the user {name} for good."))?;
     let request = AuthUserDeleteRequest { name: name.clone() };
     let response = client.call(&rpc::USER_DELETE, request, context.late_deadline()).await?;
     context.display.done(format!("User {name} deleted"), &response, &response.header)
