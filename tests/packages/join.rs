@@ -96,6 +96,15 @@ impl Set {
         text_of(&output)
     }
 
+    /// What was noted leads no server that has lost its log back under the same id.
+    fn stays_out(&self, pod: usize) {
+        assert!(self.data(pod).join("rebuild.json").exists());
+        fs::remove_dir_all(self.data(pod).join("member")).unwrap();
+        assert!(!self.serve(pod).wait().unwrap().success());
+        let log = fs::read_to_string(self.dir.path().join(format!("p{pod}.log"))).unwrap();
+        assert!(log.contains("has already been bootstrapped"), "{log}");
+    }
+
     fn members(&self) -> usize {
         self.ctl(0, &["member", "list"]).lines().filter(|line| line.contains("started")).count()
     }
@@ -163,13 +172,8 @@ fn pods_start_grow_and_lose_a_volume() {
     assert_eq!(set.ctl(2, &["get", "k", "--print-value-only"]), "v\n");
     assert_eq!(set.members(), 4);
 
-    // What was noted leads no server that has lost its log back under the same id.
     drop(running.pop());
-    assert!(note(2).exists());
-    fs::remove_dir_all(set.data(2).join("member")).unwrap();
-    assert!(!set.serve(2).wait().unwrap().success());
-    let log = fs::read_to_string(set.dir.path().join("p2.log")).unwrap();
-    assert!(log.contains("has already been bootstrapped"), "{log}");
+    set.stays_out(2);
 
     // Without a quorum a lost volume costs no member its place.
     running.truncate(1);
