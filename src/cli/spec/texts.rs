@@ -468,7 +468,8 @@ mod tests {
         };
         let text = text.to_string().replace("\\\n", " ");
         let mut is_named = false;
-        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        let is_command = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        for line in text.lines().map(str::trim).filter(is_command) {
             let words = words(line);
             let found = find(root, &words);
             let its_name: Vec<_> =

@@ -183,13 +183,6 @@ const OF_CLUSTERS: &[Planted] = &[
     ("no-leader", Severity::Error, "No leader", "no member that answers knows", |facts| {
         cluster(facts).members.iter_mut().for_each(|member| status(member).leader = 0);
     }),
-    ("no-leader", Severity::Error, "No leader", "no member that answers knows", |facts| {
-        cluster(facts).list_error = Some("no answer".into());
-        for member in &mut cluster(facts).members {
-            status(member).leader = 0;
-            member.is_listed = false;
-        }
-    }),
     ("unreachable", Severity::Error, "Member unreachable", "m3 (3): no answer", |facts| {
         lose(third(facts), Why::Stray);
     }),
@@ -450,4 +443,15 @@ fn a_member_that_cannot_be_reached_from_here_costs_no_quorum() {
     status(first(&mut facts)).leader = 2;
     let found = judge(&facts);
     assert!(found.iter().all(|(check, _)| *check == "unreachable"), "{found:#?}");
+}
+
+#[test]
+fn that_nobody_leads_is_said_without_a_list_of_members() {
+    let mut facts = healthy();
+    cluster(&mut facts).list_error = Some("no answer".into());
+    for member in &mut cluster(&mut facts).members {
+        status(member).leader = 0;
+        member.is_listed = false;
+    }
+    assert!(judge(&facts).iter().any(|(check, _)| *check == "no-leader"));
 }
