@@ -217,11 +217,11 @@ impl Command<'_> {
     /// The plan of an earlier attempt, or a new one for the directory's member.
     fn plan(&self, cluster_id: u64, members: &[Member]) -> Result<Rebuild, Failure> {
         let owner = owner(&self.data_dir, self.wal_dir());
-        if let Some(plan) = Rebuild::read(&self.data_dir).map_err(Failure::error)? {
-            if !is_over(&plan, owner.map(|(id, _)| id), members) {
-                same_cluster(plan.cluster_id, cluster_id)?;
-                return Ok(plan);
-            }
+        if let Some(plan) = Rebuild::read(&self.data_dir).map_err(Failure::error)?
+            && !is_over(&plan, owner.map(|(id, _)| id), members)
+        {
+            same_cluster(plan.cluster_id, cluster_id)?;
+            return Ok(plan);
         }
         let named = self.context.flags.string("member");
         let id = match (named, owner) {

@@ -20,7 +20,11 @@ fn a_member_that_has_run_and_lost_its_log_needs_another_id() {
         (member(7, false, &urls), Some(7), true),
         (member(8, false, &urls), None, false),
     ] {
-        assert_eq!(is_over(&plan, owner, &[new.clone()]), is_expected, "{new:?} {owner:?}");
+        assert_eq!(
+            is_over(&plan, owner, std::slice::from_ref(&new)),
+            is_expected,
+            "{new:?} {owner:?}"
+        );
     }
 }
 
