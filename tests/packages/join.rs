@@ -97,7 +97,8 @@ impl Set {
     }
 
     /// What was noted leads no server that has lost its log back under the same id.
-    fn stays_out(&self, pod: usize) {
+    fn stays_out(&self, pod: usize, running: Process) {
+        drop(running);
         assert!(self.data(pod).join("rebuild.json").exists());
         fs::remove_dir_all(self.data(pod).join("member")).unwrap();
         assert!(!self.serve(pod).wait().unwrap().success());
@@ -171,9 +172,7 @@ fn pods_start_grow_and_lose_a_volume() {
     set.wait_healthy(&[0, 1, 2, 3]);
     assert_eq!(set.ctl(2, &["get", "k", "--print-value-only"]), "v\n");
     assert_eq!(set.members(), 4);
-
-    drop(running.pop());
-    set.stays_out(2);
+    set.stays_out(2, running.pop().unwrap());
 
     // Without a quorum a lost volume costs no member its place.
     running.truncate(1);
