@@ -125,10 +125,12 @@ impl Logger {
     }
 
     /// Logs how often the lines were repeated that were held back, where their time is over.
-    fn tell_repeats(&self, now: u64, ends_all: bool) {
+    fn tell_repeats(&self, ends_all: bool) {
         let Some(repeats) = &self.repeats else { return };
+        let now = self.clock.now();
         for held in repeats.ended(now, ends_all) {
-            self.write(held.level, &held.caller, &held.fields(now), now);
+            let fields = held.fields(now);
+            self.write(held.level, &held.caller, &fields, self.clock.unix_nanos());
         }
     }
 }
@@ -143,7 +145,7 @@ pub(super) fn zone() -> String {
 pub(super) fn tell_repeats(ends_all: bool) {
     tracing::dispatcher::get_default(|subscriber| {
         if let Some(logger) = subscriber.downcast_ref::<Logger>() {
-            logger.tell_repeats(logger.clock.unix_nanos(), ends_all);
+            logger.tell_repeats(ends_all);
         }
     });
 }
@@ -216,9 +218,9 @@ impl Subscriber for Logger {
             return;
         }
         let caller = caller(event.metadata());
-        self.tell_repeats(now, level == config::Level::Fatal);
+        self.tell_repeats(level == config::Level::Fatal);
         let passage = match &self.repeats {
-            Some(repeats) => repeats.pass(level, &caller, &fields, now),
+            Some(repeats) => repeats.pass(level, &caller, &fields, self.clock.now()),
             None => Passage::Free,
         };
         let passes = match passage {

@@ -2,9 +2,12 @@
 //! when their time is over.
 //!
 //! What counts as a repeat is a line of the same place in the code with the same message and error
-//! but for their numbers. Warnings
-//! and errors are held back, and what the raft library says; other lines tell of changes, each of
-//! which somebody may look for. The last line of a process is never held back.
+//! but for their numbers. Warnings and errors are held back, and what the raft library says; other
+//! lines tell of changes, each of which somebody may look for. So do the lines about leaders,
+//! `raft.node: …`. The last line of a process is never held back.
+//!
+//! Times are those of a clock that never goes back: by the wall clock, a step of it would hold lines
+//! back until the old time comes again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -38,8 +41,8 @@ pub(super) struct Held {
     pub(super) message: String,
     /// Empty if the lines have none.
     pub(super) error: String,
-    /// When the first of them was written, in nanoseconds since 1970.
-    pub(super) began: u64,
+    /// When the first of them was written.
+    pub(super) began: Duration,
     pub(super) count: u64,
     /// The longest `took` among them; zero if they have none.
     pub(super) worst: Duration,
@@ -47,8 +50,8 @@ pub(super) struct Held {
 
 impl Held {
     /// The line about them: the message, how often, and the worst time among them if they have one.
-    pub(super) fn fields(&self, now: u64) -> Fields {
-        let seconds = now.saturating_sub(self.began) / 1_000_000_000;
+    pub(super) fn fields(&self, now: Duration) -> Fields {
+        let seconds = now.saturating_sub(self.began).as_secs();
         let message = format!("{}: repeated {} times in {seconds} s", self.message, self.count);
         let mut fields = Fields { message, ..Fields::default() };
         if !self.error.is_empty() {
@@ -63,13 +66,16 @@ impl Held {
 }
 
 struct Window {
-    ends: u64,
+    ends: Duration,
     passed: u64,
     held: Held,
 }
 
 #[derive(Default)]
 pub(super) struct Repeats(Mutex<HashMap<(String, String, String), Window>>);
+
+/// How etcd's lines about leaders begin, each of which scripts count.
+const OF_LEADERS: &str = "raft.node: ";
 
 /// How many lines of a message are written in which time. A slow disk is slow at each write, so one
 /// line is enough until the next sum; slow requests differ by what they ask for.
@@ -89,11 +95,20 @@ fn without_numbers(message: &str) -> String {
 }
 
 impl Repeats {
-    pub(super) fn pass(&self, level: Level, caller: &str, fields: &Fields, now: u64) -> Passage {
+    pub(super) fn pass(
+        &self,
+        level: Level,
+        caller: &str,
+        fields: &Fields,
+        now: Duration,
+    ) -> Passage {
         let is_summed = match level {
             Level::Fatal => false,
             Level::Warn | Level::Error => true,
-            Level::Debug | Level::Info => fields.pairs.iter().any(|(name, _)| name == "logger"),
+            Level::Debug | Level::Info => {
+                !fields.message.starts_with(OF_LEADERS)
+                    && fields.pairs.iter().any(|(name, _)| name == "logger")
+            }
         };
         if !is_summed {
             return Passage::Free;
@@ -106,7 +121,7 @@ impl Repeats {
             // So many messages at once are no repeats of one; the sampler bounds them.
             return Passage::Free;
         }
-        let ends = now.saturating_add(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX));
+        let ends = now.saturating_add(window);
         let window = windows.entry(key).or_insert_with(|| {
             let (caller, message) = (caller.to_owned(), fields.message.clone());
             let (began, count, worst) = (now, 0, Duration::ZERO);
@@ -125,7 +140,7 @@ impl Repeats {
     }
 
     /// Ends what is over at `now`, or all, and returns what was held back in it.
-    pub(super) fn ended(&self, now: u64, ends_all: bool) -> Vec<Held> {
+    pub(super) fn ended(&self, now: Duration, ends_all: bool) -> Vec<Held> {
         let mut windows = self.0.lock();
         let over = windows.extract_if(|_, window| ends_all || window.ends <= now);
         let mut held: Vec<Held> =
@@ -139,7 +154,7 @@ impl Repeats {
 mod tests {
     use super::*;
 
-    const SECOND: u64 = 1_000_000_000;
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn fields(message: &str, took: Option<&str>) -> Fields {
         let mut fields = Fields { message: message.to_owned(), ..Fields::default() };
@@ -169,7 +184,7 @@ mod tests {
         for took in ["1s", "1.2s", "3.5s", "2s"] {
             repeats.pass(Level::Warn, "a.rs:1", &fields("slow fdatasync", Some(took)), SECOND);
         }
-        let held = repeats.ended(0, true);
+        let held = repeats.ended(Duration::ZERO, true);
         assert_eq!((held[0].count, held[0].worst), (3, Duration::from_millis(3500)));
     }
 
@@ -178,8 +193,13 @@ mod tests {
         let repeats = Repeats::default();
         for _ in 0..100 {
             for level in [Level::Info, Level::Fatal] {
-                assert_eq!(repeats.pass(level, "a.rs:1", &fields("x", None), 0), Passage::Free);
+                let passage = repeats.pass(level, "a.rs:1", &fields("x", None), Duration::ZERO);
+                assert_eq!(passage, Passage::Free);
             }
+            let mut elected = fields("raft.node: 1f elected leader 2e at term 3", None);
+            elected.string("logger", "raft");
+            let passage = repeats.pass(Level::Info, "a.rs:2", &elected, Duration::ZERO);
+            assert_eq!(passage, Passage::Free);
         }
     }
 
@@ -187,7 +207,8 @@ mod tests {
     fn the_table_does_not_grow_without_end() {
         let repeats = Repeats::default();
         for number in 0..2 * LOG_REPEATS_PLACES {
-            repeats.pass(Level::Warn, "a.rs:1", &fields(&"x".repeat(number), None), 0);
+            let line = fields(&"x".repeat(number), None);
+            repeats.pass(Level::Warn, "a.rs:1", &line, Duration::ZERO);
         }
         assert_eq!(repeats.0.lock().len(), LOG_REPEATS_PLACES);
     }
