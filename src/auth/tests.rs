@@ -362,7 +362,10 @@ fn a_simple_token_lives_while_it_is_used() {
         clock.pass(Duration::from_secs(299));
         assert_eq!(tokens.resolve(&token, 7), Ok(Caller::user("u", 7)));
     }
-    clock.pass(Duration::from_secs(301));
+    clock.pass(Duration::from_secs(299));
+    assert_eq!(tokens.user_of(&token).as_deref(), Some("u"));
+    clock.pass(Duration::from_secs(2));
+    assert_eq!(tokens.user_of(&token), None, "being named in the log has prolonged its life");
     assert_eq!(tokens.resolve(&token, 7), Err(Error::InvalidToken));
     let (one, two) = (tokens.assign("u", "a", 1), tokens.assign("w", "b", 2));
     tokens.forget_user("u");

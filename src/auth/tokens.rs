@@ -185,6 +185,23 @@ impl Tokens {
         })
     }
 
+    /// The user whose token this is, for the log: neither is the token's life prolonged by this, nor
+    /// does an invalid one count as refused.
+    pub fn user_of(&self, token: &str) -> Option<String> {
+        match &self.kind {
+            TokenKind::Simple => {
+                let simple = self.simple.lock();
+                let login = simple.tokens.get(token)?;
+                (login.end >= self.clock.now()).then(|| login.user.clone())
+            }
+            TokenKind::Jwt(jwt) => {
+                let caller = jwt.verify(token, self.clock.unix_nanos())?;
+                Some(caller.header().0.to_owned())
+            }
+            TokenKind::None => None,
+        }
+    }
+
     fn note_refusal(&self, token: &str) {
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
         if !self.refusal_said.may_log(self.clock.now()) {

@@ -73,13 +73,13 @@ macro_rules! handlers {
 }
 
 impl Server {
-    /// Reads the credentials of the call with this span, and fails unless the caller meets the
-    /// demand of its method.
     /// The user that a call is from, for the log.
-    pub(super) async fn user_of(&self, parts: &Parts) -> Option<String> {
-        self.node.user_of(&credentials(parts)).await
+    pub(super) fn user_of(&self, parts: &Parts) -> Option<String> {
+        self.node.user_of(&credentials(parts))
     }
 
+    /// Reads the credentials of the call with this span, and fails unless the caller meets the
+    /// demand of its method.
     pub(super) async fn identify(
         &self,
         parts: &Parts,

@@ -140,7 +140,7 @@ impl Server {
         let took = call.finish(&answer);
         let expected = self.config.warning_duration;
         if stats::is_told(took, expected) {
-            let user = self.user_of(head).await;
+            let user = self.user_of(head);
             let who = stats::Who { remote: head.remote, user };
             stats::log(method, &who, took, &shown, answer.as_ref(), is_handled);
         }
