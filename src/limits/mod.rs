@@ -838,6 +838,10 @@ pub const AUTH_NAME_BYTES_MAX: usize = 32_768;
 pub const LOGGED_NAME_LETTERS_MAX: usize = 256;
 /// Names of roles in one such line.
 pub const LOGGED_NAMES_MAX: usize = 32;
+/// Shortest time between two lines of the log about callers from another cluster, and what is shown
+/// of a word that such a caller says of itself.
+pub const STRANGER_LINE_INTERVAL: Duration = Duration::from_secs(10);
+pub const STRANGER_WORD_BYTES_MAX: usize = 64;
 /// Shortest time between two lines of the log about refused tokens.
 pub const REFUSED_TOKEN_LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// Hexadecimal digits of a refused token's SHA-256 in such a line: etcd's.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use prost::Message as _;
@@ -14,7 +14,10 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::frame::{Channel, Encoder};
-use super::headers::{PEER_URLS, RAFT_TO, headers, is_of_cluster, is_rusd};
+use super::headers::{
+    CLUSTER_ID, MIN_CLUSTER_VERSION, MINIMUM_VERSION, PEER_URLS, PeersConfig, RAFT_TO, SERVER_FROM,
+    SERVER_VERSION, headers, is_of_cluster, is_rusd,
+};
 use super::one::Queued;
 use super::peers::Peers;
 use crate::limits;
@@ -38,6 +41,28 @@ fn no_content() -> Answer {
     let mut answer = Response::new(PeerBody::Text(None));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
+}
+
+/// Says in etcd's words that a member of another cluster has called. The caller learns of it from the
+/// answer; this member may be the one that is wrong here, and would else say nothing.
+fn log_stranger(headers: &HeaderMap, config: &PeersConfig) {
+    let told = |name: HeaderName| {
+        let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        text.get(..text.len().min(limits::STRANGER_WORD_BYTES_MAX)).unwrap_or_default().to_owned()
+    };
+    tracing::warn!(
+        "local-member-id" = format!("{:x}", config.id),
+        "local-member-cluster-id" = format!("{:x}", config.cluster_id),
+        "local-member-server-version" = config.version,
+        "local-member-server-minimum-cluster-version" = MINIMUM_VERSION,
+        "remote-peer-server-name" = told(SERVER_FROM),
+        "remote-peer-server-version" = told(SERVER_VERSION),
+        "remote-peer-server-minimum-cluster-version" = told(MIN_CLUSTER_VERSION),
+        "remote-peer-cluster-id" = told(CLUSTER_ID),
+        "rusd.hint" = "one of the two has the data directory of another cluster; see the handbook, \
+                       \"Cluster id mismatch\"",
+        "request cluster ID mismatch"
+    );
 }
 
 impl Peers {
@@ -203,6 +228,9 @@ impl Peers {
     fn check(&self, headers: &HeaderMap) -> Result<(), Box<Answer>> {
         let refused = |text| Err(Box::new(refuse(StatusCode::PRECONDITION_FAILED, text)));
         if !is_of_cluster(headers, &self.config) {
+            if self.may_log_stranger() {
+                log_stranger(headers, &self.config);
+            }
             return refused("cluster ID mismatch");
         }
         if !is_rusd(headers) {

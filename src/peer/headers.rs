@@ -17,9 +17,11 @@ pub struct PeersConfig {
     pub read_timeout: Duration,
 }
 
-const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
-const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
-const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
+pub(super) const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");
+pub(super) const SERVER_VERSION: HeaderName = HeaderName::from_static("x-server-version");
+pub(super) const MIN_CLUSTER_VERSION: HeaderName = HeaderName::from_static("x-min-cluster-version");
+/// The least version of etcd's protocol between members that is understood, as etcd says of itself.
+pub(super) const MINIMUM_VERSION: &str = "3.0.0";
 pub const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 pub(super) const RAFT_TO: HeaderName = HeaderName::from_static("x-raft-to");
 pub(super) const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
@@ -33,7 +35,7 @@ pub(super) fn headers(config: &PeersConfig, to: Option<u64>) -> Result<HeaderMap
         Ok(())
     };
     put(SERVER_VERSION, &config.version)?;
-    put(MIN_CLUSTER_VERSION, "3.0.0")?;
+    put(MIN_CLUSTER_VERSION, MINIMUM_VERSION)?;
     put(CLUSTER_ID, &format!("{:x}", config.cluster_id))?;
     put(RUSD_VERSION, env!("CARGO_PKG_VERSION"))?;
     if let Some(to) = to {

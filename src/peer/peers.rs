@@ -18,6 +18,7 @@ use super::one::Peer;
 use super::owner::PeerOwner;
 use super::snapshot::Snapshots;
 use super::{post, probe, reader};
+use crate::clock::{self, LogLimit};
 use crate::raft::{Entry, Handle, Message, MessageType, Transport};
 use crate::supervise::Supervisor;
 use crate::{limits, metrics};
@@ -65,6 +66,9 @@ pub struct Peers {
     pub(super) posts: tokio::sync::Semaphore,
     pub(super) messages_refused: AtomicU64,
     pub(super) snapshots_refused: AtomicU64,
+    began: Instant,
+    /// When it was logged that a member of another cluster has called.
+    stranger_said: LogLimit,
 }
 
 #[derive(Default)]
@@ -96,7 +100,15 @@ impl Peers {
             posts: tokio::sync::Semaphore::new(limits::PEER_POSTS_BYTES_MAX),
             messages_refused: AtomicU64::new(0),
             snapshots_refused: AtomicU64::new(0),
+            began: clock::instant(),
+            stranger_said: LogLimit::new(limits::STRANGER_LINE_INTERVAL),
         })
+    }
+
+    /// Whether it is to be logged now that a member of another cluster has called: it calls several
+    /// times a second.
+    pub(super) fn may_log_stranger(&self) -> bool {
+        self.stranger_said.may_log(self.began.elapsed())
     }
 
     /// Hands received messages to raft from now on, and dials the peers known so far.

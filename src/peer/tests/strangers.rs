@@ -33,6 +33,7 @@ fn strangers_get_no_stream() {
         }
     };
     assert_eq!(ask("/raft/stream/message/2", &set("x-etcd-cluster-id", "8")), 412);
+    assert!(!peers.may_log_stranger(), "nothing was logged of a member of another cluster");
     assert_eq!(ask("/raft/stream/message/2", &set("x-raft-to", "5")), 412);
     for version in ["3.8.0-alpha.0", "v3.9.1", "x"] {
         let later = set("x-server-version", version);
