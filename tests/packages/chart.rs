@@ -56,6 +56,15 @@ fn each_value_is_read_and_has_a_schema() {
     }
 }
 
+/// A set that is scaled to zero for a moment comes back with its data.
+#[test]
+fn volumes_stay_unless_somebody_says_otherwise() {
+    let values = &YamlLoader::load_from_str(&read(&format!("{CHART}/values.yaml"))).unwrap()[0];
+    for when in ["whenDeleted", "whenScaled"] {
+        assert_eq!(values["persistence"]["retention"][when].as_str(), Some("Retain"), "{when}");
+    }
+}
+
 /// What the chart renders with these settings.
 fn rendered(settings: &[&str]) -> Option<Vec<Yaml>> {
     let mut helm = tool("helm")?;
