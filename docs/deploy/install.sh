@@ -108,7 +108,10 @@ fetch() {
     *) [ -n "$sha256" ] || fail "$1: without --sha256 only https:// is trusted" ;;
     esac
     if command -v curl >/dev/null; then
-        curl -fsSL --retry 3 --max-time 600 -o "$2" "$1"
+        # Nor is it trusted where another address leads to it.
+        protocols='=https'
+        [ -z "$sha256" ] || protocols='=http,https'
+        curl -fsSL --proto-redir "$protocols" --retry 3 --max-time 600 -o "$2" "$1"
     elif command -v wget >/dev/null; then
         wget -q -T 60 -t 3 -O "$2" "$1"
     else
@@ -177,7 +180,7 @@ fi
 if [ -n "$links" ]; then
     for name in etcd etcdctl etcdutl; do
         link=$prefix/bin/$name
-        if [ -e "$link" ] && [ "$(readlink "$link" || true)" != rusd ]; then
+        if { [ -e "$link" ] || [ -L "$link" ]; } && [ "$(readlink "$link" || true)" != rusd ]; then
             fail "$link is another program; remove it first, or leave out --links"
         fi
     done

@@ -134,9 +134,9 @@ fn nothing_is_installed_that_was_not_checked() {
     // Somebody else's etcd stays.
     let site = Site::new();
     fs::create_dir_all(site.path("prefix/bin")).unwrap();
-    symlink("/opt/etcd/bin/etcd", site.path("prefix/bin/etcd")).unwrap();
+    symlink("/nowhere/bin/etcd", site.path("prefix/bin/etcd")).unwrap();
     fs::write(site.path("prefix/bin/etcdctl"), "theirs").unwrap();
-    site.refused(&["--from", "rusd.tar.gz", "--links"], "is another program");
+    site.refused(&["--from", "rusd.tar.gz", "--links"], "bin/etcd is another program");
     assert_eq!(site.installed(), ["bin/etcd", "bin/etcdctl"]);
 }
 
