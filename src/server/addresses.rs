@@ -13,7 +13,7 @@
 //! nothing follows: it names the members itself. etcd has fixed defaults instead, which fit one
 //! member on its own machine alone.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 
 use super::flags::{self, Given};
 use super::url::Url;
@@ -57,6 +57,20 @@ pub(super) fn follow(given: &mut Given) -> Vec<(&'static str, String)> {
         self::set(given, &mut follows, CLUSTER, list);
     }
     follows
+}
+
+/// The client URLs to listen on among flags that follow, if others than this machine reach them
+/// without TLS: nobody asked for that.
+pub(super) fn exposed(follows: &[(&'static str, String)]) -> Vec<String> {
+    let texts = follows.iter().filter(|(name, _)| *name == LISTEN_CLIENT);
+    let urls = texts.flat_map(|(_, text)| text.split(','));
+    let is_exposed = |url: &Url| {
+        let (host, _) = url.host_port();
+        let is_own = host.parse::<IpAddr>().map_or(host == "localhost", |ip| ip.is_loopback());
+        !url.is_unix() && !url.is_tls() && !is_own
+    };
+    let urls = urls.filter_map(|text| Url::parse(text).ok()).filter(is_exposed);
+    urls.map(|url| url.to_string()).collect()
 }
 
 /// Sets a flag that was not given, if there is something to set it to.
@@ -231,6 +245,23 @@ mod tests {
                 "m1=http://127.0.0.1:5"
             ]
         );
+    }
+
+    #[test]
+    fn a_client_port_that_nobody_asked_for_is_told() {
+        for (line, is_told) in [
+            ("--name a --initial-cluster a=http://a.example:2380", true),
+            ("--listen-peer-urls http://0.0.0.0:2380", true),
+            ("--name a --initial-cluster a=http://192.0.2.1:2380", true),
+            ("--name a --initial-cluster a=http://127.0.0.9:2380", false),
+            ("--name a --initial-cluster a=http://[::1]:2380", false),
+            ("--name a --cert-file x --initial-cluster a=https://a.example:2380", false),
+            ("--listen-peer-urls http://0.0.0.0:2380 --listen-client-urls http://0.0.0.0:1", false),
+        ] {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let follows = follow(&mut flags::parse(&words).unwrap());
+            assert_eq!(!exposed(&follows).is_empty(), is_told, "{line}: {follows:?}");
+        }
     }
 
     #[test]

@@ -218,6 +218,8 @@ pub(super) enum Notice {
     Raised(&'static str, Duration),
     /// Flags that no one gave, and the values that follow from other flags.
     Follows(Vec<(&'static str, String)>),
+    /// Client URLs to listen on that no one gave, which others reach without TLS.
+    Exposed(Vec<String>),
     /// Flags with other values than their defaults that change nothing here.
     NoEffect(Vec<&'static str>),
     FileUsed(PathBuf),

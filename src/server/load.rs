@@ -71,7 +71,9 @@ fn build(
 ) -> Result<Config, Stop> {
     if started_as == StartedAs::Rusd {
         let follows = addresses::follow(&mut given);
+        let exposed = addresses::exposed(&follows);
         notices.extend((!follows.is_empty()).then_some(Notice::Follows(follows)));
+        notices.extend((!exposed.is_empty()).then_some(Notice::Exposed(exposed)));
     }
     let given = &given;
     let used = flags::DEPRECATED.iter().filter(|(name, _)| given.is_set(name));

@@ -36,6 +36,12 @@ pub(super) fn notice(notice: &Notice) {
             let fields = Value::from(fields);
             tracing::info!(%fields, "addresses that were not given follow from other flags");
         }
+        Notice::Exposed(urls) => tracing::warn!(
+            ?urls,
+            hint = "--listen-client-urls http://127.0.0.1:2379 serves this machine alone; --cert-file \
+                    and --key-file are for TLS; see docs/security.md",
+            "clients on other machines are served without TLS, since no flag says otherwise"
+        ),
         Notice::NoEffect(flags) => tracing::warn!(
             ?flags,
             hint = "docs/compat.md says why; they may be left out",
