@@ -49,18 +49,22 @@ async fn watch_files(
         let read = move || {
             wanted.into_iter().filter_map(|(name, _, path)| Some((name, first_end(&path)?)))
         };
-        let read = supervisor.blocking("certificates", move || read().collect::<Vec<_>>()).await;
-        for (name, ends) in read.unwrap_or_default() {
-            metrics::set_certificate_end(name, ends);
-        }
+        let rest = async {
+            let read = supervisor.blocking("certificates", move || read().collect::<Vec<_>>());
+            for (name, ends) in read.await.unwrap_or_default() {
+                metrics::set_certificate_end(name, ends);
+            }
+            clock.sleep(CERTIFICATE_READ_INTERVAL).await;
+        };
         tokio::select! {
-            () = clock.sleep(CERTIFICATE_READ_INTERVAL) => {}
+            // A file on a network that does not answer must not hold up the stop.
+            () = rest => {}
             _ = stopped.wait_for(|stop| *stop) => return,
         }
     }
 }
 
-/// When the first certificate of a file ends, which for a file of authorities is what counts, in seconds since 1970. None if the file holds none or
+/// When the first certificate of a file ends, in seconds since 1970. None if the file holds none or
 /// cannot be read: TLS itself reports that.
 fn first_end(path: &Path) -> Option<i64> {
     let items = cert::read(path, clock::wall_nanos() / 1_000_000_000).ok()?;

@@ -430,21 +430,39 @@ pub(super) async fn watch(node: Node, config: Config, mut stop: Receiver<bool>) 
     let own = node.member_id();
     let mut outlook = Outlook::new(own, config.election, clock.now());
     let mut leader = node.leader();
-    let files = certificates::files(&config.tls);
-    let (mut told_space, mut certificates_due) = (0, Duration::ZERO);
+    let mut told_space = 0;
     loop {
         let look = look_at_cluster(&node, &clock);
         outlook.look(&look).iter().for_each(|said| say(said, own));
         look_at_space(&node, &mut told_space);
-        if look.now >= certificates_due {
-            certificates_due = look.now + CERTIFICATE_LOOK_INTERVAL;
-            look_at_certificates(&files, look.wall / 1_000_000_000);
-        }
         log::tell_repeats(false);
         tokio::select! {
             changed = leader.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(OUTLOOK_INTERVAL) => {}
             // An error means that the server has ended.
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Warns of certificates now and once a day until `stop`, away from the lines above: a file that is on
+/// a network may take its time.
+pub(super) async fn watch_certificates(node: Node, config: Config, mut stop: Receiver<bool>) {
+    let files = certificates::files(&config.tls);
+    if config.started_as == StartedAs::Etcd || files.is_empty() {
+        return;
+    }
+    let clock = SystemClock::new();
+    loop {
+        let (files, seconds) = (files.clone(), clock.unix_nanos() / 1_000_000_000);
+        let look = move || look_at_certificates(&files, seconds);
+        let rest = async {
+            // A panic within it is the supervisor's to tell.
+            let _ = node.supervisor().blocking("certificates", look).await;
+            clock.sleep(CERTIFICATE_LOOK_INTERVAL).await;
+        };
+        tokio::select! {
+            () = rest => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

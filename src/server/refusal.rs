@@ -95,6 +95,11 @@ impl Refusal {
                 format!("address {host} of --{flag} is not one of this machine"),
                 format!("give --{flag} an address of this machine, or 0.0.0.0 for all of them"),
             ),
+            // Not even localhost has an address without /etc/hosts, as in Go.
+            _ if unbound.to_string().contains("lookup") => (
+                format!("{host} of --{flag} has no address"),
+                handbook("check the name in DNS or /etc/hosts", "Unknown host"),
+            ),
             _ => (format!("--{flag} cannot be listened on"), String::new()),
         };
         Self { subject, error: unbound.to_string(), hint }
@@ -289,6 +294,11 @@ const BY_TEXT: &[(&str, &str, &str)] = &[
     (
         "has already been bootstrapped",
         "this member has been part of the cluster, and its data directory is gone",
+        "`rusd rebuild` puts a new member in its place; see the handbook, \"Lost directory\"",
+    ),
+    (
+        "before, and its log is gone",
+        "this member has been part of the cluster, and its log is gone",
         "`rusd rebuild` puts a new member in its place; see the handbook, \"Lost directory\"",
     ),
     (
