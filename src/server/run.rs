@@ -68,7 +68,7 @@ pub(super) async fn run(
         ports.start_on(serving, member);
     }
     start(&mut ports, probes, &services.of_other(Port::Metrics, connections, true));
-    startup_log::serving(config, node.header().member_id);
+    startup_log::serving(config, &node);
     watch_surroundings(config, &node, &mut ports, &stopped);
     if let Some(ended) = until_ready(&node, &manager, &mut signals).await {
         return Ok(ended);

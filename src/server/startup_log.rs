@@ -1,15 +1,16 @@
 //! What the server says of itself in its log while it starts, in etcd's words.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::cluster::PlannedMembers;
-use super::config::{Compaction, Config, Notice};
+use super::config::{Compaction, Config, Notice, StartedAs};
 use super::listen::Listener;
 use super::log;
-use super::url::texts;
+use super::url::{Url, texts};
 use super::version::{GIT_SHA, GO_VERSION, VERSION};
 use crate::{go, node};
 
@@ -112,6 +113,39 @@ pub(super) fn cluster(node: &node::Node) {
         let (id, peers) = (member.id, member.peer_ur_ls.join(","));
         tracing::info!(target: log::PEOPLE, peers, "  {name} ({id:x}){kind}");
     }
+}
+
+/// Warns of a member that listens elsewhere than where the others look for it, as after a restart
+/// without the flags that its addresses followed from at the first start.
+fn elsewhere(config: &Config, node: &node::Node) {
+    let members = node.members();
+    let own = members.iter().find(|member| member.id == node.member_id());
+    let Some(own) = own.filter(|_| members.len() > 1 && config.started_as == StartedAs::Rusd)
+    else {
+        return;
+    };
+    let known: Vec<Url> = own.peer_ur_ls.iter().flat_map(|text| Url::parse(text)).collect();
+    let is_there = |known: &Url| config.listen_peer_urls.iter().any(|url| listens(url, known));
+    if known.is_empty() || known.iter().any(is_there) {
+        return;
+    }
+    tracing::warn!(
+        "listen-peer-urls" = ?texts(&config.listen_peer_urls),
+        "known-peer-urls" = ?texts(&known),
+        hint = "unless something passes connections on, start it with the --initial-cluster or \
+                --listen-peer-urls of its first start; see the handbook, \"Member unreachable\"",
+        "this member listens for peers at no URL that the others know"
+    );
+}
+
+/// Whether a listener at `url` may be what answers at `known`: a name may be that of any address.
+fn listens(url: &Url, known: &Url) -> bool {
+    let ((host, port), (known_host, known_port)) = (url.host_port(), known.host_port());
+    let is_name = |host: &str| host.parse::<IpAddr>().is_err();
+    let is_any = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    url.is_unix() && url.place() == known.place()
+        || port == known_port
+            && (host == known_host || is_any || is_name(host) || is_name(known_host))
 }
 
 /// Warns of a member whose acknowledged writes a power cut can lose.
@@ -286,9 +320,9 @@ pub(super) fn local_address(config: &Config) {
 }
 
 /// Says what the member listens on, and what it tells others.
-pub(super) fn serving(config: &Config, member_id: u64) {
+pub(super) fn serving(config: &Config, node: &node::Node) {
     tracing::info!(
-        "local-member-id" = %format!("{:x}", member_id),
+        "local-member-id" = %format!("{:x}", node.member_id()),
         "initial-advertise-peer-urls" = ?texts(&config.advertise_peer_urls),
         "listen-peer-urls" = ?texts(&config.listen_peer_urls),
         "advertise-client-urls" = ?texts(&config.advertise_client_urls),
@@ -296,6 +330,7 @@ pub(super) fn serving(config: &Config, member_id: u64) {
         "listen-metrics-urls" = ?texts(&config.listen_metrics_urls),
         "now serving peer/client/metrics"
     );
+    elsewhere(config, node);
 }
 
 /// Says where clients are served, and whether over TLS.

@@ -260,6 +260,32 @@ fn members_need_their_name_and_the_list() {
     for (at, (child, log)) in members.iter_mut().enumerate() {
         ready(&format!("127.0.0.1:{}", ports[at].0), child, log);
     }
+
+    // Started again without the list, one listens where nobody looks for it.
+    drop(members.remove(2));
+    let (log, told) = (place.path("log"), "this member listens for peers at no URL");
+    let [peer, client] = [(), ()].map(|()| format!("http://{}", free_address()));
+    for (more, is_told) in [
+        (vec!["--initial-cluster", &list], false),
+        (vec!["--listen-peer-urls", &peer, "--listen-client-urls", &client], true),
+    ] {
+        let mut command = member::serve();
+        command.current_dir(&place.root).args(["--name", "m3"]).args(more);
+        let child = &mut Process::start(&mut command, fs::File::create(&log).unwrap());
+        match is_told {
+            true => wait_for(&log, told),
+            false => ready(&format!("127.0.0.1:{}", ports[2].0), child, &log),
+        }
+        assert_eq!(fs::read_to_string(&log).unwrap().contains(told), is_told);
+    }
+}
+
+fn wait_for(log: &Path, text: &str) {
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string(log).unwrap().contains(text) {
+        assert!(begun.elapsed() < super::fixture::PATIENCE, "{}", fs::read_to_string(log).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 #[test]
