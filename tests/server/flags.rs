@@ -347,9 +347,10 @@ fn commands_live_through_stray_signals_and_their_children_have_the_defaults() {
     let root = tempfile::tempdir().unwrap();
     let (ready, state) = (root.path().join("ready"), root.path().join("state"));
     let script = format!(
-        "grep SigIgn /proc/self/status > {}; touch {}; sleep 1000",
-        state.display(),
-        ready.display()
+        "grep SigIgn /proc/self/status > {state}; echo $$ > {ready}.part; mv {ready}.part {ready}; \
+         exec sleep 1000",
+        state = state.display(),
+        ready = ready.display()
     );
     let mut lock = crate::child::command(crate::child::RUSD);
     lock.args(["lock", "l", "--endpoints", &member.address, "--", "sh", "-c", &script]);
@@ -371,4 +372,7 @@ fn commands_live_through_stray_signals_and_their_children_have_the_defaults() {
     }
     kill_process(Pid::from_child(&lock), Signal::QUIT).unwrap();
     assert_eq!(lock.wait().unwrap().code(), Some(2));
+    // Its command is nobody's now.
+    let sleeper = fs::read_to_string(&ready).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(sleeper).unwrap(), Signal::KILL).unwrap();
 }
