@@ -6,7 +6,7 @@ use super::checks;
 use super::facts::{Cluster, Directory, Facts, Member};
 use super::finding::{Finding, Severity};
 use crate::cli::size;
-use crate::cli::terminal::{Page, Style};
+use crate::cli::terminal::{Page, Style, is_obeyed};
 
 /// The version of the JSON: a field may be added without a new one.
 const JSON_VERSION: u32 = 1;
@@ -120,7 +120,8 @@ fn shown(finding: &Finding, columns: usize) -> String {
 /// Text in lines of at most `width` columns, all but the first indented. Names from the network may
 /// hold anything, so no control character of the text reaches the terminal.
 fn wrapped(text: &str, indent: usize, width: usize) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let text: String =
+        text.chars().map(|c| if c.is_control() || is_obeyed(c) { '\u{fffd}' } else { c }).collect();
     let width = width.max(indent + 20);
     let margin = text.chars().take_while(|c| *c == ' ').count();
     let (mut lines, mut columns) = (" ".repeat(margin), margin);
@@ -269,6 +270,7 @@ mod tests {
         assert_eq!(wrapped("   do  one two three four", 7, 20), "   do  one two three four\n");
         let text = wrapped("   do  one two three four five", 7, 27);
         assert_eq!(text, "   do  one two three four\n       five\n");
+        assert_eq!(wrapped("a\u{202e}b", 9, 80), "a\u{fffd}b\n");
         assert_eq!(wrapped("a\x1b[31mb", 9, usize::MAX), "a\u{fffd}[31mb\n");
     }
 }
