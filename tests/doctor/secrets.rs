@@ -96,4 +96,30 @@ fn a_bundle_has_what_support_needs_and_no_secret() {
     let output = rusd(&words);
     assert!(!output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write /no/such/dir"));
+    let victim = root.path().join("victim");
+    std::fs::write(&victim, "mine").unwrap();
+    let linked = root.path().join("linked.tar.gz");
+    std::os::unix::fs::symlink(&victim, root.path().join("linked.tar.gz.part")).unwrap();
+    let output = rusd(&["doctor", "--data-dir", text(&dir), "--bundle", text(&linked)]);
+    assert_ne!(output.status.code(), Some(2), "{output:?}");
+    assert!(!unpacked(&linked).is_empty() && linked.symlink_metadata().unwrap().is_file());
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let (socket, data) = (root.path().join("socket"), root.path().join("data"));
+    let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let missing = "127.0.0.1:1";
+    for words in [
+        ["doctor", "--data-dir", text(&data), "--bundle", text(&socket)].as_slice(),
+        &["snapshot", "save", text(&socket), "--endpoints", missing],
+        &["export", "--data-dir", text(&data), text(&socket)],
+    ] {
+        let output = rusd(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("it is no file"), "{words:?}: {said}");
+        assert!(!socket.symlink_metadata().unwrap().is_file(), "{words:?}");
+    }
 }

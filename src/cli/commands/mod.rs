@@ -37,6 +37,9 @@ mod user;
 mod version;
 mod watch;
 
+use std::path::Path;
+use std::{fs, io};
+
 use super::context::Context;
 use super::exit::{Failure, Outcome};
 use super::spec::Program;
@@ -50,6 +53,18 @@ const GATEWAY_FIRST: &str =
 /// Whether `txn` or an interactive `watch` accepts the line.
 pub(super) fn understands(line: &[u8]) -> bool {
     txn::understands(line) | watch::understands(line)
+}
+
+/// Whether a finished file may be renamed to this path. In the place of a device, or of a pipe that
+/// somebody reads, a rename would leave a file; that of /dev/null would be missed by all.
+fn replaceable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            Err(io::Error::other("it is no file; name one that may be written anew"))
+        }
+        // That it is not there is as good, and other errors are told by who writes.
+        _ => Ok(()),
+    }
 }
 
 /// Runs the command at `path`.

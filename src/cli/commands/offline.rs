@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::at_rest::{log_at, patiently};
 use super::growth::{self, taken};
-use super::{check_data, migrate, snapshot_status};
+use super::{check_data, migrate, replaceable, snapshot_status};
 use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
@@ -153,6 +153,7 @@ fn export(context: &Context) -> Outcome {
     }
     let data_dir = context.flags.path("data-dir").unwrap_or(Path::new(""));
     let (to, wal_dir) = (context.path(0), context.flags.path("wal-dir"));
+    replaceable(to).map_err(|why| Failure::error(format!("{}: {why}", to.display())))?;
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);

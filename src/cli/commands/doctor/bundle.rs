@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -13,10 +14,12 @@ use tar::{Builder, Header};
 
 use super::facts::{Facts, Member};
 use super::report::Report;
+use crate::cli::commands::replaceable;
 use crate::limits::BUNDLE_HASHED_BYTES_MAX;
 
 /// Writes the archive under a temporary name and renames it.
 pub(super) fn write(path: &Path, report: &Report<'_>) -> io::Result<()> {
+    replaceable(path)?;
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
@@ -29,7 +32,11 @@ pub(super) fn write(path: &Path, report: &Report<'_>) -> io::Result<()> {
 }
 
 fn write_to(path: &Path, report: &Report<'_>) -> io::Result<()> {
-    let mut archive = Builder::new(GzEncoder::new(File::create(path)?, Compression::default()));
+    // What an earlier run has left, or a link that somebody has put there. The error is ignored:
+    // the creation fails then.
+    let _ = fs::remove_file(path);
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut archive = Builder::new(GzEncoder::new(file, Compression::default()));
     let seconds = u64::try_from(report.facts.now).unwrap_or_default();
     for (name, text) in contents(report) {
         let mut header = Header::new_gnu();
