@@ -899,6 +899,9 @@ pub const CERTIFICATE_READ_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long `rusd doctor` waits for each answer of a member.
 pub const DOCTOR_PATIENCE: Duration = Duration::from_secs(1);
+/// Members and URLs of a list that `rusd doctor` asks at once: with three connections each, fewer
+/// than the 1024 open files that a shell allows.
+pub const DOCTOR_PLACES_MAX: usize = 300;
 /// What `rusd doctor` takes for a problem. Entries that a member is behind the leader: more than a
 /// busy cluster applies within the time that a question takes.
 pub const DOCTOR_LAG_ENTRIES: u64 = 5000;

@@ -15,9 +15,9 @@ use crate::cli::commands::alarm;
 use crate::cli::commands::endpoint::single;
 use crate::client::{Address, Client, Config, Deadline, Error, Event, LogSink, Target, rpc};
 use crate::clock::SystemClock;
-use crate::limits::DOCTOR_PATIENCE;
+use crate::limits::{DOCTOR_PATIENCE, DOCTOR_PLACES_MAX};
 use crate::pb::{
-    AlarmType, AuthStatusRequest, AuthUserGetRequest, AuthUserListRequest, MemberListRequest,
+    self, AlarmType, AuthStatusRequest, AuthUserGetRequest, AuthUserListRequest, MemberListRequest,
     MemberListResponse, StatusRequest, StatusResponse,
 };
 use crate::tls::{self, CertificateDer, Shown};
@@ -56,7 +56,7 @@ impl Asker {
     pub(super) async fn ask(&self, facts: &mut Facts) {
         let mut cluster = Cluster::default();
         let endpoints = self.config.endpoints.clone();
-        let list = match self.list(&endpoints).await {
+        let list = match self.list(&endpoints).await.and_then(believed) {
             Ok(list) => list,
             Err(why) => {
                 cluster.list_error = Some(why);
@@ -328,6 +328,15 @@ impl Asker {
     }
 }
 
+/// The list, unless it is so long that whoever sent it is no cluster: all of it is asked at once.
+fn believed(list: MemberListResponse) -> Result<MemberListResponse, String> {
+    let of = |member: &pb::Member| 1 + member.client_ur_ls.len() + member.peer_ur_ls.len();
+    match list.members.iter().map(of).sum::<usize>() {
+        0..=DOCTOR_PLACES_MAX => Ok(list),
+        count => Err(format!("it names {count} members and URLs, and no cluster has so many")),
+    }
+}
+
 fn is_denied(error: &Error) -> bool {
     let texts = [
         "user name is empty",
@@ -442,6 +451,20 @@ mod tests {
         assert_eq!(settings.len(), SETTINGS.len());
         let of_file = ["etcd", "--config-file=/etc/etcd.yaml"].map(str::to_owned);
         assert!(settings_of(&of_file).is_empty() && settings_of(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_list_that_no_cluster_has_is_not_asked() {
+        let of = |count: usize| {
+            let members = (0..count).map(|_| pb::Member {
+                client_ur_ls: vec!["http://a:1".to_owned()],
+                peer_ur_ls: vec!["http://a:2".to_owned()],
+                ..pb::Member::default()
+            });
+            believed(MemberListResponse { members: members.collect(), ..Default::default() })
+        };
+        assert_eq!(of(9).unwrap().members.len(), 9);
+        assert!(of(DOCTOR_PLACES_MAX / 3 + 1).unwrap_err().contains("members and URLs"));
     }
 
     #[test]

@@ -50,7 +50,6 @@ fn finding(facts: &Facts, member: &Member, unreached: &Unreached) -> Finding {
 type Advice = (String, String, Section);
 
 fn of_network(facts: &Facts, url: &str, Unreached { why, text }: &Unreached) -> Advice {
-    let host = quoted(host_of(url));
     let (what, command, section) = match why {
         Why::Refused => (
             "nothing listens there".to_owned(),
@@ -60,7 +59,7 @@ fn of_network(facts: &Facts, url: &str, Unreached { why, text }: &Unreached) -> 
         ),
         Why::UnknownHost => (
             format!("the name is not known ({text})"),
-            format!("getent hosts {}", host.rsplit_once(':').map_or(&*host, |(name, _)| name)),
+            format!("getent hosts {}", quoted(name_of(host_of(url)))),
             Section::UnknownHost,
         ),
         Why::TimedOut => (
@@ -122,6 +121,11 @@ fn of_tls(facts: &Facts, url: &str, Unreached { why, text }: &Unreached) -> Advi
 }
 
 /// Host and port of a URL.
+/// The name without the port.
+fn name_of(host: &str) -> &str {
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
 fn host_of(url: &str) -> &str {
     url.split_once("://").map_or(url, |(_, host)| host)
 }

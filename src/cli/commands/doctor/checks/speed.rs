@@ -1,5 +1,7 @@
 //! Disks, networks and clocks against the election timeout.
 
+use std::collections::BTreeMap;
+
 use super::super::facts::{Facts, Member};
 use super::super::finding::{Finding, Section, Severity};
 use crate::limits::{
@@ -44,8 +46,9 @@ pub(super) fn round_trip(facts: &Facts) -> Vec<Finding> {
         let family = "etcd_network_peer_round_trip_time_seconds";
         let (sums, counts) = (format!("{family}_sum"), format!("{family}_count"));
         let election = member.election_seconds();
+        let counts: BTreeMap<&str, f64> = metrics.labelled(&counts).collect();
         for (to, sum) in metrics.labelled(&sums) {
-            let count = metrics.labelled(&counts).find(|(of, _)| *of == to).map_or(0.0, |it| it.1);
+            let count = counts.get(to).copied().unwrap_or(0.0);
             let mean = sum / count;
             if count < 1.0 || mean < election / DOCTOR_TIMEOUT_PART {
                 continue;

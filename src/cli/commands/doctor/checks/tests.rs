@@ -455,3 +455,47 @@ fn that_nobody_leads_is_said_without_a_list_of_members() {
     }
     assert!(judge(&facts).iter().any(|(check, _)| *check == "no-leader"));
 }
+
+/// Answers come from anybody who listens at an endpoint.
+#[test]
+fn absurd_answers_are_judged_like_others() {
+    let families: Vec<String> = ["cluster", "machine", "members", "space", "speed"]
+        .iter()
+        .map(|file| format!("src/cli/commands/doctor/checks/{file}.rs"))
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            let words = text.split('"').filter(|word| !word.contains(' ') && word.contains('_'));
+            words.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(families.iter().any(|name| name == "rusd_disk_free_bytes"));
+    for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, -1.0, 0.0, 1e19] {
+        let changed: Vec<(&str, f64)> = families.iter().map(|it| (it.as_str(), number)).collect();
+        for whole in [i64::MIN, -1, 0, 1, i64::MAX] {
+            let mut facts = healthy();
+            for member in &mut cluster(&mut facts).members {
+                member.metrics = metrics(&changed);
+                member.clock = Some((number, number));
+                member.settings.insert("election-timeout".to_owned(), whole);
+                let status = member.status.as_mut().unwrap();
+                (status.db_size, status.db_size_in_use, status.db_size_quota) =
+                    (whole, whole.wrapping_neg(), whole);
+                (status.raft_index, status.raft_applied_index) =
+                    (whole.cast_unsigned(), number as u64);
+            }
+            facts.certificates.push(Expiring { what: "it".to_owned(), ends: whole });
+            for (_, finding) in judge(&facts) {
+                assert!(!finding.cause.is_empty());
+            }
+        }
+    }
+    // As many series as an answer can hold.
+    let family = "etcd_network_peer_round_trip_time_seconds";
+    let names: Vec<String> = (0..200_000)
+        .flat_map(|to| ["sum", "count"].map(|kind| format!("{family}_{kind}{{To=\"{to:x}\"}}")))
+        .collect();
+    let many: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 2.0)).collect();
+    let mut facts = healthy();
+    first(&mut facts).metrics = Some(Metrics::of(&many));
+    assert!(judge(&facts).len() > 100_000);
+}
