@@ -10,11 +10,13 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use sha2::{Digest, Sha256};
 
+use super::replaceable;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::json;
 use crate::cli::printer::{OnSignal, Unit};
 use crate::cli::size;
+use crate::cli::spec::Program;
 use crate::client::{Client, Deadline, Error, rpc};
 use crate::clock::Clock as _;
 use crate::go;
@@ -29,6 +31,9 @@ pub(super) async fn save(mut context: Context) -> Outcome {
         return Err(Failure::arguments("snapshot save expects one argument <filename>"));
     }
     let path = context.path(0).to_owned();
+    if context.program == Program::Rusd {
+        replaceable(&path).map_err(|why| interrupted(format!("{}: {why}", path.display())))?;
+    }
     let config = context.config().await?;
     config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
     let deadline = match context.flags.changed("command-timeout") {
@@ -111,7 +116,9 @@ async fn fetch(
     log(context, logger, "v3/maintenance.go:236", "opened snapshot stream; downloading", "");
     let named = format!(",\"endpoint\":{}", json::string(endpoint.as_bytes()));
     log(context, None, "snapshot/v3_snapshot.go:96", "fetching snapshot", &named);
-    let total = first.as_ref().map_or(0, |piece| piece.blob.len() as u64 + piece.remaining_bytes);
+    let total = first
+        .as_ref()
+        .map_or(0, |piece| (piece.blob.len() as u64).saturating_add(piece.remaining_bytes));
     let bar = context.printer.progress(total, Unit::Bytes, bytes(path), OnSignal::End);
     let mut next = first;
     let mut version = String::new();
