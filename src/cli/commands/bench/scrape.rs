@@ -6,6 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::limits::PEER_ANSWER_BYTES_MAX;
+
 /// Resources that a server says it uses; None where it does not say.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
@@ -43,7 +45,7 @@ async fn fetch(address: &str) -> std::io::Result<String> {
     let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut page = Vec::new();
-    stream.read_to_end(&mut page).await?;
+    stream.take(PEER_ANSWER_BYTES_MAX as u64).read_to_end(&mut page).await?;
     String::from_utf8(page).map_err(std::io::Error::other)
 }
 
