@@ -94,6 +94,7 @@ fn metadata(parts: &[Part<'_>]) -> Option<Value> {
     let mut fields = Vec::new();
     let mut maps = [("labels", Entries::new()), ("annotations", Entries::new())];
     let (mut managed, mut others) = (0u64, Vec::new());
+    let mut finalizers = Vec::new();
     for part in parts {
         let name = match part.number {
             1 => "name",
@@ -106,7 +107,6 @@ fn metadata(parts: &[Part<'_>]) -> Option<Value> {
             8 => "creationTimestamp",
             9 => "deletionTimestamp",
             10 => "deletionGracePeriodSeconds",
-            14 => "finalizers",
             17 => {
                 managed += 1;
                 continue;
@@ -131,9 +131,12 @@ fn metadata(parts: &[Part<'_>]) -> Option<Value> {
         match (part.number, value) {
             // Kubernetes writes empty fields, too.
             (_, Value::Text(text)) if text.is_empty() => {}
-            (14, value) => append(&mut fields, name, value),
+            (14, value) => finalizers.push(value),
             (_, value) => fields.push((name.to_owned(), value)),
         }
+    }
+    if !finalizers.is_empty() {
+        fields.push(("finalizers".to_owned(), Value::List(finalizers)));
     }
     for (name, map) in maps {
         if !map.is_empty() {
@@ -146,13 +149,6 @@ fn metadata(parts: &[Part<'_>]) -> Option<Value> {
         fields.push(("managedFieldsCount".to_owned(), Value::Uint(managed)));
     }
     if fields.is_empty() { None } else { Some(Value::Map(fields)) }
-}
-
-fn append(fields: &mut Entries, name: &str, value: Value) {
-    match fields.iter_mut().find(|(known, _)| known == name) {
-        Some((_, Value::List(list))) => list.push(value),
-        _ => fields.push((name.to_owned(), Value::List(vec![value]))),
-    }
 }
 
 /// `metav1.Time`: seconds since 1970, as RFC 3339 if there is such a date.
@@ -389,6 +385,10 @@ metadata:
         }
         let deep = [MAGIC, &part(2, &deep)].concat();
         assert!(decode(&deep).unwrap().lines().len() < 2 * deep.len());
+        // Many finalizers behind many names.
+        let many = [part(1, b"a").repeat(200_000), part(14, b"b").repeat(200_000)].concat();
+        let many = [MAGIC, &part(2, &part(1, &many))].concat();
+        assert!(decode(&many).unwrap().lines().len() < 4 * many.len());
         let json = ["[".repeat(100_000), "]".repeat(100_000)].concat();
         assert_eq!(decode(json.as_bytes()), None);
     }

@@ -260,11 +260,19 @@ fn scalar(value: &Value) -> String {
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
         Value::Uint(value) => value.to_string(),
-        Value::Float(_) => value.json(),
+        Value::Float(_) => float(&value.json()),
         Value::Text(text) => quoted(text),
         Value::List(_) => "[]".to_owned(),
         Value::Map(_) => "{}".to_owned(),
     }
+}
+
+/// A number such as `1e22` with the point and the sign without which YAML 1.1 reads a text.
+fn float(json: &str) -> String {
+    let Some((digits, exponent)) = json.split_once('e') else { return json.to_owned() };
+    let point = if digits.contains('.') { "" } else { ".0" };
+    let sign = if exponent.starts_with(['-', '+']) { "" } else { "+" };
+    format!("{digits}{point}e{sign}{exponent}")
 }
 
 /// A text in double quotes, the one form of YAML in which any text can be written. Texts are always
@@ -379,6 +387,13 @@ mod tests {
             let value = random_value(&mut random, 0);
             let yaml = read(&value);
             assert!(is_same(&value, &yaml), "{value:?}\n{}\n{yaml:?}", value.yaml());
+        }
+    }
+
+    #[test]
+    fn large_numbers_stay_numbers() {
+        for (number, text) in [(1e22, "1.0e+22\n"), (-1.5e-9, "-1.5e-9\n"), (2.5, "2.5\n")] {
+            assert_eq!(Value::Float(number).yaml(), text);
         }
     }
 
