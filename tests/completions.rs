@@ -68,9 +68,16 @@ fn rusd(member: &Member, words: &[&str]) -> Output {
 /// A member with some keys, a user, a role and a lease, whose id is returned.
 fn filled() -> (Member, String) {
     let member = Member::start();
-    for key in
-        ["app/one", "app/two/x", "app/two/y", "other", "q:a=b", "sp ace/a$(touch x)", "\x1b[2Jk"]
-    {
+    for key in [
+        "app/one",
+        "app/two/x",
+        "app/two/y",
+        "other",
+        "q:a=b",
+        "sp ace/a$(touch x)",
+        "\x1b[2Jk",
+        "--hex",
+    ] {
         rusd(&member, &["put", "--", key, "v"]);
     }
     rusd(&member, &["role", "add", "reader"]);

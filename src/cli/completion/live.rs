@@ -2,7 +2,8 @@
 //!
 //! A person waits for the answer with a finger on the key, so all of it ends with
 //! `COMPLETION_TIMEOUT`, and nothing is said of why there is none. Nobody is asked for a password.
-//! A name that a shell or a terminal might take for something else than text is not offered.
+//! A name that a shell or a terminal might take for something else than text is not offered, nor
+//! one that the command would read as a flag.
 
 use std::cell::RefCell;
 use std::env;
@@ -139,8 +140,8 @@ async fn fill(
     let offer = |name: String, told: String| {
         let mut found = found.borrow_mut();
         let is_new = found.last().is_none_or(|(before, _)| *before != name);
-        if is_new && name.starts_with(last) && is_plain(&name) && found.len() < COMPLETION_NAMES_MAX
-        {
+        let is_fit = name.starts_with(last) && is_plain(&name) && !name.starts_with('-');
+        if is_new && is_fit && found.len() < COMPLETION_NAMES_MAX {
             let told = if is_plain(&told) { told } else { String::new() };
             found.push((name, told));
         }
