@@ -179,7 +179,9 @@ fn value_of(json: &str) -> String {
 fn shown(text: &str) -> String {
     let is_odd = |c: char| {
         c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}')
     };
     if !text.contains(is_odd) {
         return text.to_owned();
@@ -249,10 +251,19 @@ mod tests {
 
     #[test]
     fn what_comes_from_outside_cannot_command_the_terminal() {
-        let of = fields("a\u{1b}[2Jb", &[("k", "\"x\\u001b]0;t\\u0007\\u202e\\u009b\"")]);
+        let of = fields(
+            "a\u{1b}[2Jb",
+            &[("k", "\"x\\u001b]0;t\\u0007\\u202e\\u009b\\u061c\\udb40\\udc41\"")],
+        );
         let text = line(Level::Info, &of, 0, Style { has_colours: true, columns: Some(80) });
         let plain = text.replace("\x1b[2m", "").replace("\x1b[32m", "").replace("\x1b[0m", "");
-        assert!(!plain.trim_end().chars().any(|c| c.is_control() || c == '\u{202e}'), "{plain:?}");
+        assert!(
+            !plain
+                .trim_end()
+                .chars()
+                .any(|c| c.is_control() || "\u{202e}\u{61c}\u{e0041}".contains(c)),
+            "{plain:?}"
+        );
         assert!(plain.contains("a\\u{1b}[2Jb"), "{plain:?}");
     }
 
