@@ -63,8 +63,13 @@ impl Asker {
                 MemberListResponse::default()
             }
         };
+        // An endpoint that is a member's URL without its scheme is no second address.
+        let listed = list.members.iter().flat_map(|member| member.client_ur_ls.clone());
+        let listed: Vec<String> = listed.collect();
         let mut urls = endpoints;
-        urls.extend(list.members.iter().flat_map(|member| member.client_ur_ls.clone()));
+        let is_tls = self.config.tls.is_default();
+        urls.retain(|url| !is_tls || !listed.iter().any(|other| is_short_for(url, other)));
+        urls.extend(listed);
         let mut seen = std::collections::BTreeSet::new();
         urls.retain(|url| seen.insert(plain(url).to_owned()));
         let peers = list.members.iter().flat_map(|member| {
@@ -268,7 +273,11 @@ impl Asker {
             Err(_) => return Auth::Unknown,
         };
         let users = client.call(&rpc::USER_LIST, AuthUserListRequest {}, deadline).await;
-        let Ok(users) = users else { return Auth::Unknown };
+        let users = match users {
+            Ok(users) => users,
+            Err(error) if is_denied(&error) => return Auth::Hidden,
+            Err(_) => return Auth::Unknown,
+        };
         if !status.enabled {
             return Auth::Off { users: users.users.len() };
         }
@@ -351,6 +360,12 @@ fn is_denied(error: &Error) -> bool {
 fn plain(url: &str) -> &str {
     let url = url.trim_end_matches('/');
     url.strip_prefix("http://").unwrap_or(url)
+}
+
+/// Whether an endpoint is this `https` URL without its scheme, as the flags for TLS allow.
+fn is_short_for(endpoint: &str, url: &str) -> bool {
+    let host = url.trim_end_matches('/').strip_prefix("https://");
+    host == Some(endpoint.trim_end_matches('/'))
 }
 
 /// Gives a member what was learned at its URL.
@@ -465,6 +480,18 @@ mod tests {
         };
         assert_eq!(of(9).unwrap().members.len(), 9);
         assert!(of(DOCTOR_PLACES_MAX / 3 + 1).unwrap_err().contains("members and URLs"));
+    }
+
+    #[test]
+    fn an_endpoint_without_a_scheme_is_the_url_that_it_is_short_for() {
+        assert!(is_short_for("127.0.0.1:2379", "https://127.0.0.1:2379/"));
+        for (endpoint, url) in [
+            ("127.0.0.1:2379", "http://127.0.0.1:2379"),
+            ("http://127.0.0.1:2379", "https://127.0.0.1:2379"),
+            ("127.0.0.1:2379", "https://127.0.0.1:23790"),
+        ] {
+            assert!(!is_short_for(endpoint, url), "{endpoint} {url}");
+        }
     }
 
     #[test]

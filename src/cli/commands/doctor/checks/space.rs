@@ -52,7 +52,10 @@ fn advice(facts: &Facts, member: &Member, sizes: &Sizes) -> String {
     if sizes.in_use < sizes.total / 2 {
         return facts.command(&format!("defrag {endpoint}"));
     }
-    format!("{}: what is it? Then compact, or raise --quota-backend-bytes", facts.command("space"))
+    format!(
+        "see what it is with {}, then compact, or raise --quota-backend-bytes",
+        facts.command("space")
+    )
 }
 
 pub(super) fn quota(facts: &Facts) -> Vec<Finding> {
