@@ -74,7 +74,37 @@ pub(super) fn is_detail(level: Level, shown: Level, fields: &Fields) -> bool {
     let is_of_raft = level == Level::Info && fields.pairs.iter().any(|(name, _)| name == "logger");
     let message = fields.message.as_str();
     let is_told = DETAILS.contains(&message) || message.starts_with("lost a peer's stream");
-    shown > Level::Debug && level < Level::Error && (is_of_raft || is_told)
+    // A connection that says nothing is a probe: of a load balancer, or of `rusd doctor`.
+    let is_probe = message.starts_with("rejected connection on client endpoint")
+        && fields.get("error").is_some_and(|error| error == "EOF");
+    shown > Level::Debug && level < Level::Error && (is_of_raft || is_told || is_probe)
+}
+
+/// A call's line in words: etcd's has its parts in ten fields.
+fn call(level: Level, fields: &Fields) -> Option<Fields> {
+    if fields.message != "request stats" {
+        return None;
+    }
+    let head = if level == Level::Debug { "request" } else { "slow request" };
+    let method = fields.get("response type").unwrap_or_default();
+    let method = method.rsplit('.').next().unwrap_or_default();
+    let mut message = format!("{head}: {method}");
+    if let Some(content) = fields.get("request content").filter(|it| !it.is_empty()) {
+        let _ = write!(message, " {}", content.trim_end());
+    }
+    let took = short(&fields.get("time spent").unwrap_or_default());
+    let _ = write!(message, " took {took}");
+    let is_shown = |name: &str| matches!(name, "remote" | "user" | "logger" | "repeated");
+    let pairs = fields.pairs.iter().filter(|(name, _)| is_shown(name)).cloned().collect();
+    Some(Fields { message, pairs })
+}
+
+/// Go's duration with three decimals at most.
+fn short(duration: &str) -> String {
+    let Some((whole, rest)) = duration.split_once('.') else { return duration.to_owned() };
+    let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    let decimals: String = rest[..rest.len() - unit.len()].chars().take(3).collect();
+    format!("{whole}.{decimals}{unit}")
 }
 
 /// A line, or several if there is a hint or the line is folded.
@@ -90,6 +120,8 @@ pub(super) fn line(level: Level, fields: &Fields, unix_nanos: u64, style: Style)
         true => format!("\x1b[{colour}m{text}\x1b[0m"),
         false => text.to_owned(),
     };
+    let told = call(level, fields);
+    let fields = told.as_ref().unwrap_or(fields);
     let mut message = shown(&fields.message);
     if let Some(error) = fields.get("error").filter(|error| !error.is_empty()) {
         let _ = write!(message, ": {}", shown(&error));
@@ -275,6 +307,39 @@ mod tests {
         assert!(text.lines().count() > 3);
         assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
         assert!(text.lines().skip(1).all(|line| line.starts_with(&" ".repeat(INDENT))), "{text}");
+    }
+
+    #[test]
+    fn a_slow_request_says_who_asked_for_what() {
+        let of = fields(
+            "request stats",
+            &[
+                ("start time", "\"2026-11-29T19:40:28.867177Z\""),
+                ("time spent", "\"4.997432092s\""),
+                ("remote", "\"127.0.0.1:59894\""),
+                ("user", "\"alice\""),
+                ("response type", "\"/etcdserverpb.KV/Range\""),
+                ("request count", "-1"),
+                ("request content", "\"key:\\\"greeting\\\" \""),
+            ],
+        );
+        let text = line(Level::Warn, &of, 0, Style::default());
+        let wanted = " WARN  slow request: KV/Range key:\"greeting\" took 4.997s  \
+                      remote=127.0.0.1:59894  user=alice\n";
+        assert_eq!(&text[8..], wanted);
+        assert_eq!(short("250µs"), "250µs");
+    }
+
+    #[test]
+    fn a_probe_is_a_detail_and_a_failed_handshake_is_none() {
+        let message = "rejected connection on client endpoint";
+        let of = |error| fields(message, &[("error", error)]);
+        assert!(is_detail(Level::Warn, Level::Info, &of("\"EOF\"")));
+        assert!(!is_detail(
+            Level::Warn,
+            Level::Info,
+            &of("\"remote error: tls: bad certificate\"")
+        ));
     }
 
     #[test]
