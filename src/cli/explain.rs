@@ -44,9 +44,14 @@ pub(super) fn explain(error: &Error) -> Told {
     Told { exit, text }
 }
 
+/// The words for a reason in etcd's, of a watch that the server has ended.
+pub(super) fn reason(text: &str) -> String {
+    let of_grpc = text.strip_prefix("rpc error: code = ").and_then(|it| it.split_once(" desc = "));
+    of_text(of_grpc.map_or(text, |(_, why)| why)).text
+}
+
 const DEADLINE: &str = "no answer in time (--command-timeout, or --dial-timeout for the login). The \
-                        cluster may have no leader, or too much to do: 'rusd endpoint status \
-                        --cluster' shows it";
+                        cluster may have no leader, or too much to do: 'rusd doctor' shows it";
 
 /// What to print for a text of etcd's.
 #[derive(Clone, Copy)]
@@ -272,7 +277,7 @@ const KNOWN: &[(&str, Words)] = &[
         "no leader",
         Say(
             "the cluster has no leader now: a majority of its members must run and reach each other. \
-             'rusd endpoint status --cluster' shows who is missing",
+             'rusd doctor' shows who is missing",
         ),
     ),
     ("leader changed", Say("the leader has changed meanwhile; call again")),
@@ -296,7 +301,7 @@ const KNOWN: &[(&str, Words)] = &[
 ];
 
 const TIMED_OUT: &str = "the request timed out in the cluster, and may still take effect. It may have \
-                         lost its leader or have too much to do: 'rusd endpoint status --cluster' shows it";
+                         lost its leader or have too much to do: 'rusd doctor' shows it";
 
 fn of_status(code: tonic::Code, message: &str) -> Told {
     use tonic::Code;
@@ -385,8 +390,23 @@ fn plain_text(text: &str) -> String {
     let of_grpc = text.strip_prefix("rpc error: code = ").and_then(|it| it.split_once(" desc = "));
     match of_grpc.map_or(text, |(_, why)| why) {
         MARSHALING => "names must be valid UTF-8".to_owned(),
-        text => without_strconv(text),
+        "unsupported output format" => {
+            "unsupported output format; -o takes simple, table, fields, json, jsonl, yaml or \
+             protobuf, and not every command has all of them"
+                .to_owned()
+        }
+        text => match directory_in_use(text) {
+            Some(dir) => format!(
+                "{dir} exists and is not empty; give --data-dir a new directory, or set that one aside first"
+            ),
+            None => without_strconv(text),
+        },
     }
+}
+
+/// The directory that a restore does not write into.
+fn directory_in_use(text: &str) -> Option<&str> {
+    text.strip_prefix("data-dir ")?.strip_suffix(" not empty or could not be read")
 }
 
 /// Puts plain words in the place of `strconv.ParseInt: parsing "x": invalid syntax`.
@@ -415,6 +435,16 @@ mod tests {
     use super::*;
     use crate::client::{Cause, Unreached};
     use crate::tls::Fault;
+
+    #[test]
+    fn reasons_and_plain_texts_have_no_words_of_go() {
+        let denied =
+            reason("rpc error: code = PermissionDenied desc = etcdserver: permission denied");
+        assert!(denied.starts_with("permission denied: the user may not do this"), "{denied}");
+        let text = plain_text("data-dir \"m1\" not empty or could not be read");
+        assert!(text.starts_with("\"m1\" exists and is not empty; give --data-dir"), "{text}");
+        assert!(plain_text("unsupported output format").contains("jsonl"));
+    }
 
     fn said(error: &Error) -> String {
         explain(error).text

@@ -9,6 +9,7 @@
 //! are. If output cannot be written for another reason, a success becomes a failure: a script must
 //! not take an empty file on a full disk for an answer.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -188,7 +189,7 @@ impl Printer {
     pub(super) fn err(&self, text: impl AsRef<[u8]>) {
         const WORDS: [(&[u8], Style); 3] =
             [(b"Error:", Style::Bad), (b"Failed", Style::Bad), (b"Warning:", Style::Warning)];
-        let text = text.as_ref();
+        let text = self.fitted(text.as_ref());
         let mut page = Page::default();
         let word = WORDS.iter().find(|(word, _)| text.starts_with(word));
         let (word, style) = word.copied().unwrap_or_default();
@@ -201,6 +202,18 @@ impl Printer {
             && self.streams.dies_on_sigpipe
         {
             die();
+        }
+    }
+
+    /// Lines for standard error; on a terminal those that are too long are broken between words.
+    fn fitted<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        let columns = match self.streams.is_screen[ERR] {
+            true => terminal::width(&io::stderr()),
+            false => return Cow::Borrowed(text),
+        };
+        match str::from_utf8(text) {
+            Ok(text) => Cow::Owned(fitted(text, columns).into_bytes()),
+            Err(_) => Cow::Borrowed(text),
         }
     }
 
@@ -258,6 +271,12 @@ impl Printer {
     }
 }
 
+/// The text with its lines broken between words where they have more columns than this.
+fn fitted(text: &str, columns: usize) -> String {
+    let lines = text.split('\n').map(|line| wrapped(line, columns).join("\n"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Ends the process by SIGPIPE, as if Rust had not set that signal to be ignored.
 fn die() {
     // The error is ignored: on a system without the signal the command goes on.
@@ -271,5 +290,19 @@ impl LogSink for Printer {
             // What etcd's client does not log concerns who waits.
             None => self.err(format!("{}\n", event.words())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        assert_eq!(
+            fitted("Error: one two three\nUsage: x\n", 14),
+            "Error: one two\nthree\nUsage: x\n"
+        );
+        assert_eq!(fitted("", 14), "");
     }
 }

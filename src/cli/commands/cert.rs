@@ -42,7 +42,7 @@ pub(super) fn make(context: Context) -> Outcome {
         return Ok(());
     }
     for (path, what) in &made.files {
-        context.printer.line(format!("{}: {what}", path.display()));
+        context.printer.sentences(&format!("{}: {what}", path.display()));
     }
     if made.is_cut_short {
         context.printer.line("They end with the authority, which is earlier than ordered.");
@@ -110,8 +110,8 @@ fn advice(order: &CertRequest, made: &Generated) -> String {
     }
     if let Some(client) = order.clients.first().filter(|_| has(Purpose::Client)) {
         text += &format!(
-            "\nA client:\n  rusd --endpoints https://... --cacert {ca} --cert {dir}/{client}.crt \
-             --key {dir}/{client}.key ...\n"
+            "\nA client:\n  rusd --endpoints https://... --cacert {ca} \\\n    --cert \
+             {dir}/{client}.crt --key {dir}/{client}.key ...\n"
         );
     }
     text
@@ -290,10 +290,10 @@ pub(super) async fn check(mut context: Context) -> Outcome {
         print(&context.display, &data);
     } else {
         for Finding { problem, text } in &findings {
-            context.printer.line(format!("{subject}: {problem}: {text}"));
+            context.printer.sentences(&format!("{subject}: {problem}: {text}"));
         }
         for Finding { problem, text } in &warnings {
-            context.printer.line(format!("{subject}: warning: {problem}: {text}"));
+            context.printer.sentences(&format!("{subject}: warning: {problem}: {text}"));
         }
         if findings.is_empty() && warnings.is_empty() {
             context.printer.line(format!("{subject}: nothing is wrong"));

@@ -3,8 +3,10 @@
 use super::endpoint::{endpoints, single};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::explain;
 use crate::cli::printer::{OnSignal, Progress, Unit};
 use crate::cli::size;
+use crate::cli::spec::Program;
 use crate::client::{Client, rpc};
 use crate::clock::Clock as _;
 use crate::go;
@@ -37,8 +39,12 @@ pub(super) async fn run(mut context: Context) -> Outcome {
                 .line(format!("Finished defragmenting etcd member[{endpoint}]. took {took}")),
             Err(error) => {
                 failed = true;
+                let why = match context.program {
+                    Program::Rusd => explain::explain(&error).text,
+                    _ => error.to_string(),
+                };
                 context.printer.err(format!(
-                    "Failed to defragment etcd member[{endpoint}]. took {took}. ({error})\n"
+                    "Failed to defragment etcd member[{endpoint}]. took {took}. ({why})\n"
                 ));
             }
         }

@@ -1,6 +1,6 @@
 //! `put`: the value comes from the command line or from standard input.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use crate::cli::argv::{Flags, Word};
 use crate::cli::context::Context;
@@ -10,7 +10,12 @@ use crate::go;
 use crate::pb::PutRequest;
 
 pub(super) async fn run(mut context: Context) -> Outcome {
-    let request = request(&context.flags, &context.args, || context.read_stdin())?;
+    let request = request(&context.flags, &context.args, || {
+        if context.printer.errors_on_screen() && io::stdin().is_terminal() {
+            context.printer.err("Type the value, and end it with Ctrl-D:\n");
+        }
+        context.read_stdin()
+    })?;
     let deadline = context.deadline();
     let client = context.client().await?;
     let response = client.call(&rpc::PUT, request, deadline).await?;

@@ -131,12 +131,15 @@ impl Command<'_> {
         let Rebuild { old_id, name, .. } = plan;
         let voters = members.iter().filter(|it| !it.is_learner && it.id != *old_id).count();
         let spare = voters.saturating_sub(voters / 2 + 1);
+        let more = match spare {
+            0 => "none of them may fail".to_owned(),
+            spare => format!("{spare} more of them may fail"),
+        };
         let seconds = store_bytes.div_ceil(COPY_BYTES_PER_SECOND).max(1);
         self.say(format!(
             "Member {old_id:x} ({name}) is taken out of the cluster, and a new, empty one is added at \
              {}. Once you have started it, it copies {} from the others, which takes some {} at 50 \
-             MB/s, and then it gets its vote. The others serve all the while; until the end {spare} \
-             more of them may fail.",
+             MB/s, and then it gets its vote. The others serve all the while; until the end {more}.",
             plan.peer_urls.join(","),
             size::shown(store_bytes),
             if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) }
@@ -155,8 +158,13 @@ impl Command<'_> {
 
     async fn end(&self, new_id: u64) -> Outcome {
         if self.context.flags.bool("no-wait") {
-            let text = format!("When it has caught up: rusd member promote {new_id:x}");
-            self.say(text);
+            // The plan in the directory ends with the command that made it.
+            self.say(match self.data_dir.as_os_str().is_empty() {
+                true => format!("When it has caught up: rusd member promote {new_id:x}"),
+                false => "When it has started, give this command again without --no-wait: that \
+                          gives it its vote"
+                    .to_owned(),
+            });
             return Ok(());
         }
         self.promote(new_id).await?;
@@ -190,8 +198,13 @@ impl Command<'_> {
         Ok(members.iter().any(is_new).then_some((plan, is_started)))
     }
 
+    /// On a terminal sentences are broken between words; what has several lines has commands.
     fn say(&self, text: impl AsRef<str>) {
-        self.context.printer.line(text);
+        let text = text.as_ref();
+        match text.contains('\n') {
+            true => self.context.printer.line(text),
+            false => self.context.printer.sentences(text),
+        }
     }
 
     fn wal_dir(&self) -> Option<&Path> {

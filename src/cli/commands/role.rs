@@ -8,6 +8,7 @@ use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::format::range_text;
+use crate::cli::spec::Program;
 use crate::client::rpc;
 use crate::pb::authpb::Permission;
 use crate::pb::authpb::permission::Type;
@@ -84,7 +85,11 @@ async fn grant(mut context: Context) -> Outcome {
         b"WRITE" => Type::Write,
         b"READWRITE" => Type::Readwrite,
         _ => {
-            let text = [b"invalid permission type: ", kind].concat();
+            let hint: &[u8] = match context.program {
+                Program::Rusd => b"; it is read, write or readwrite",
+                _ => b"",
+            };
+            let text = [b"invalid permission type: ", kind, hint].concat();
             return Err(Failure::bytes(Exit::BadArguments, text));
         }
     };

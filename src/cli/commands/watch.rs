@@ -13,6 +13,8 @@ use super::txn::split;
 use crate::cli::argv::{FlagError, Flags, Word};
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::explain;
+use crate::cli::spec::Program;
 use crate::client::{Progress, WatchBatch, WatchSpec, Watcher, prefix_end};
 use crate::go;
 use crate::pb::Event;
@@ -131,7 +133,10 @@ fn watch_spec(args: &[Word], flags: &Flags) -> Result<WatchSpec, String> {
 
 async fn show(context: &Context, batch: &WatchBatch) -> Outcome {
     if batch.canceled {
-        let reason = batch.error().unwrap_or_default();
+        let mut reason = batch.error().unwrap_or_default();
+        if context.program == Program::Rusd {
+            reason = explain::reason(&reason);
+        }
         context.printer.err(format!("watch was canceled ({reason})\n"));
     }
     if let Progress::UpTo(revision) = batch.progress() {

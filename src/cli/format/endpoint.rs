@@ -353,8 +353,17 @@ fn status_cells(name: &str, status: &StatusResponse) -> Vec<Cell> {
         status.raft_applied_index.to_string().into(),
         Cell::new(Style::Warning, downgrade.target_version),
         format!("{cluster:x}").into(),
-        Cell::new(Style::Bad, status.errors.join(", ")),
+        Cell::new(Style::Bad, errors(status).join(", ")),
     ]
+}
+
+/// The errors of a status, with the id of `memberID:7 alarm:NOSPACE` in hexadecimal.
+fn errors(status: &StatusResponse) -> Vec<String> {
+    let hexadecimal = |text: &String| {
+        let (id, alarm) = text.strip_prefix("memberID:")?.split_once(' ')?;
+        Some(format!("memberID:{:x} {alarm}", id.parse::<u64>().ok()?))
+    };
+    status.errors.iter().map(|text| hexadecimal(text).unwrap_or_else(|| text.clone())).collect()
 }
 
 fn status_record(name: &str, status: &StatusResponse) -> Value {
@@ -375,11 +384,25 @@ fn status_record(name: &str, status: &StatusResponse) -> Value {
         .with("raftTerm", status.raft_term)
         .with("raftIndex", status.raft_index)
         .with("raftAppliedIndex", status.raft_applied_index)
-        .with("errors", status.errors.as_slice())
+        .with("errors", errors(status).as_slice())
         .maybe("downgradeTo", downgrade.map(|info| info.target_version))
         .end()
 }
 
 fn list_or_null(items: Vec<String>) -> Vec<u8> {
     if items.is_empty() { "null".into() } else { json::array(items).into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_in_errors_are_hexadecimal() {
+        let texts = ["memberID:10276657743932975437 alarm:NOSPACE", "etcdserver: no leader"];
+        let texts = texts.map(str::to_owned).to_vec();
+        let status = StatusResponse { errors: texts, ..StatusResponse::default() };
+        let shown = ["memberID:8e9e05c52164694d alarm:NOSPACE", "etcdserver: no leader"];
+        assert_eq!(errors(&status), shown);
+    }
 }
