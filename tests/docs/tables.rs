@@ -15,6 +15,7 @@ pub const NO_RUN: &[(&str, &str, &str)] = &[
     ("docs/handbook.md", "ss -ltnp", "shows the ports of the test, not those of the page"),
     ("docs/handbook.md", "serve --data-dir /root/rusd", "whoever tests as root is denied nothing"),
     ("docs/handbook.md", "chown -R rusd:", "needs the user rusd"),
+    ("docs/kubernetes.md", "podman build", "needs podman"),
     ("docs/kubernetes.md", "k3s server", "needs k3s"),
     (
         "docs/monitoring.md",
@@ -79,7 +80,7 @@ esac
 "#;
 
 /// Beginnings of paths that lie in the scratch directory of a unit instead.
-pub const PATHS: [&str; 10] = [
+pub const PATHS: [&str; 11] = [
     "/path/to",
     "/tmp",
     "/var/lib",
@@ -87,6 +88,7 @@ pub const PATHS: [&str; 10] = [
     "/etc/rusd",
     "/etc/etcd",
     "/etc/kubernetes",
+    "/etc/systemd/system",
     "/usr/local/bin",
     "/srv",
     "/mnt",
