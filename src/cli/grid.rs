@@ -275,6 +275,8 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
             let next = at + letter.len_utf8();
             used += rest[at..next].width();
             if used > width && end > 0 {
+                // A word that ends with the line fits.
+                blank = if letter == ' ' { end } else { blank };
                 break;
             }
             end = next;
