@@ -26,7 +26,7 @@ fn directories_are_told_apart() {
     assert_eq!(found.code, 0, "a running member is no problem");
     assert!(found.json["cluster"].is_null(), "no endpoint was given");
     of(&["--endpoints", &endpoint]).are(&["directory: Directory locked"]);
-    server.kill();
+    server.stop();
     let found = of(&[]);
     found.are(&[]);
     assert_eq!(found.json["directory"]["isRead"], true);

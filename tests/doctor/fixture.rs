@@ -53,6 +53,17 @@ impl Server {
         self.child = None;
     }
 
+    /// Ends the process in order: all that it has is in its store then.
+    pub fn stop(&mut self) {
+        self.signal(signal_hook::consts::SIGTERM);
+        let mut child = self.child.take().unwrap();
+        let end = Instant::now() + PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "{} does not end", self.name);
+            sleep(Duration::from_millis(20));
+        }
+    }
+
     pub fn signal(&self, signal: i32) {
         let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
