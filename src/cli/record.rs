@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 
-use super::terminal;
+use crate::types;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
@@ -288,7 +288,7 @@ fn quoted(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\0'..='\x1f' | '\x7f' => out.push_str(&format!("\\x{:02x}", letter as u32)),
             '\u{fffe}' | '\u{ffff}' => out.push_str(&format!("\\u{:04x}", letter as u32)),
-            letter if terminal::is_obeyed(letter) => {
+            letter if types::is_obeyed(letter) => {
                 out.push_str(&format!("\\U{:08x}", letter as u32));
             }
             letter => out.push(letter),

@@ -9,6 +9,8 @@ use std::env;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
+use crate::types::is_obeyed;
+
 /// Width of a terminal that does not tell its own.
 const COLUMNS: usize = 80;
 
@@ -164,15 +166,6 @@ pub(super) fn escape(bytes: &[u8], is_name: bool) -> Cow<'_, [u8]> {
         }
     }
     Cow::Owned(out.into_bytes())
-}
-
-/// Characters beyond ASCII that do something to the text around them. The joiners U+200C and U+200D
-/// are none: scripts and emoji need them.
-pub(super) fn is_obeyed(letter: char) -> bool {
-    matches!(letter,
-        '\u{80}'..='\u{9f}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A text for a terminal's line, escaped.

@@ -1,24 +1,21 @@
 //! What an operator must know without asking: who leads, whether there is a quorum and who is
-//! missing, which peers cannot be reached, how much of the quota is left, and which certificates end
-//! soon. Each is said once when it begins and once when it ends.
+//! missing, which peers cannot be reached, and how much of the quota is left. Each is said once when
+//! it begins and once when it ends.
 //!
 //! Only a server that was started as rusd says so; etcd has none of these lines but `raft.node: …`,
 //! which `node` logs under either name. [`Outlook`] decides from what a look shows, without a clock
 //! or a network, and [`watch`] looks once a second and when the leader changes.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch::Receiver;
 
 use super::config::{Config, StartedAs};
-use super::{certificates, log};
-use crate::cert::{self, Item};
+use super::log;
 use crate::clock::{Clock as _, SystemClock};
 use crate::limits::{
-    CERTIFICATE_DAYS_LEFT_MIN, CERTIFICATE_LOOK_INTERVAL, LEADER_MISSED_AFTER, OUTLOOK_INTERVAL,
-    PEER_MISSED_AFTER, SPACE_MARKS_PERCENT,
+    LEADER_MISSED_AFTER, OUTLOOK_INTERVAL, PEER_MISSED_AFTER, SPACE_MARKS_PERCENT,
 };
 use crate::node::Node;
 use crate::peer::Reach as _;
@@ -367,37 +364,6 @@ fn look_at_space(node: &Node, told: &mut u64) {
     *told = reached;
 }
 
-/// Warns of certificates that end soon, and of those that have ended.
-fn look_at_certificates(files: &[(&'static str, &'static str, PathBuf)], seconds: u64) {
-    for (_, flag, path) in files {
-        // A file that cannot be read is told of where it is used.
-        for item in cert::read(path, seconds).unwrap_or_default() {
-            let Item::Certificate(certificate) = item else { continue };
-            let days = certificate.days_left;
-            if days >= CERTIFICATE_DAYS_LEFT_MIN {
-                continue;
-            }
-            let (path, subject, ends) =
-                (path.display().to_string(), &certificate.subject, &certificate.not_after);
-            let hint = "replace the files, which are read again by themselves; see the handbook, \
-                        \"Certificate expires\"";
-            if days < 0 {
-                tracing::error!(path, flag, subject, ends, hint, "a certificate has expired");
-            } else {
-                tracing::warn!(
-                    path,
-                    flag,
-                    subject,
-                    ends,
-                    "days-left" = days,
-                    hint,
-                    "a certificate expires soon"
-                );
-            }
-        }
-    }
-}
-
 fn look_at_cluster(node: &Node, clock: &SystemClock) -> Look {
     let status = node.status();
     let peers = node.peers();
@@ -440,29 +406,6 @@ pub(super) async fn watch(node: Node, config: Config, mut stop: Receiver<bool>) 
             changed = leader.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(OUTLOOK_INTERVAL) => {}
             // An error means that the server has ended.
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-/// Warns of certificates now and once a day until `stop`, away from the lines above: a file that is on
-/// a network may take its time.
-pub(super) async fn watch_certificates(node: Node, config: Config, mut stop: Receiver<bool>) {
-    let files = certificates::files(&config.tls);
-    if config.started_as == StartedAs::Etcd || files.is_empty() {
-        return;
-    }
-    let clock = SystemClock::new();
-    loop {
-        let (files, seconds) = (files.clone(), clock.unix_nanos() / 1_000_000_000);
-        let look = move || look_at_certificates(&files, seconds);
-        let rest = async {
-            // A panic within it is the supervisor's to tell.
-            let _ = node.supervisor().blocking("certificates", look).await;
-            clock.sleep(CERTIFICATE_LOOK_INTERVAL).await;
-        };
-        tokio::select! {
-            () = rest => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

@@ -106,7 +106,7 @@ fn watch_surroundings(
     stopped: &watch::Receiver<bool>,
 ) {
     ports.start(outlook::watch(node.clone(), config.clone(), stopped.clone()));
-    ports.start(outlook::watch_certificates(node.clone(), config.clone(), stopped.clone()));
+    ports.start(certificates::warn(node.clone(), config.clone(), stopped.clone()));
     ports.start(certificates::watch(&config.tls, node, stopped.clone()));
 }
 

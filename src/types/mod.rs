@@ -2,11 +2,13 @@
 
 mod authority;
 mod near;
+mod obeyed;
 mod units;
 mod version;
 
 pub use authority::parse_authority;
 pub use near::{distance, nearest};
+pub use obeyed::is_obeyed;
 pub use units::{parse_seconds, parse_size, parse_time};
 pub use version::Version;
 

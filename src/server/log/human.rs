@@ -20,6 +20,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::fields::Fields;
 use crate::server::config::Level;
+use crate::types::is_obeyed;
 
 /// How an output shows lines. The default is that of a file: neither coloured nor folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,14 +208,10 @@ fn value_of(json: &str) -> String {
     }
 }
 
-/// A text without control characters, nor those that change the direction of what follows.
+/// A text without control characters, nor those that change the direction of what follows or have no
+/// width.
 fn shown(text: &str) -> String {
-    let is_odd = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}')
-    };
+    let is_odd = |c: char| c.is_control() || is_obeyed(c) || matches!(c, '\u{200c}' | '\u{200d}');
     if !text.contains(is_odd) {
         return text.to_owned();
     }

@@ -6,7 +6,8 @@ use super::checks;
 use super::facts::{Cluster, Directory, Facts, Member};
 use super::finding::{Finding, Severity};
 use crate::cli::size;
-use crate::cli::terminal::{Page, Style, is_obeyed};
+use crate::cli::terminal::{Page, Style};
+use crate::types::is_obeyed;
 
 /// The version of the JSON: a field may be added without a new one.
 const JSON_VERSION: u32 = 1;
