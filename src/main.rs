@@ -11,6 +11,7 @@ use rusd::server::{self, StartedAs};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
+    end_at_panic();
     raise_open_files();
     server::take_strays();
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -41,6 +42,16 @@ fn rusd(words: Vec<OsString>, arguments: Vec<OsString>) -> ExitCode {
 /// Whether the first argument makes etcd another program than the server.
 fn is_relay(word: &OsString) -> bool {
     word == "gateway" || word == "grpc-proxy"
+}
+
+/// Ends the process at a panic in any thread, after the standard library's message and with its exit
+/// code. A release build would abort, and leave a core. A server says it in its log instead.
+fn end_at_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        say(info);
+        std::process::exit(101);
+    }));
 }
 
 /// Raises the soft limit of open files to the hard one, as Go's runtime does for etcd's programs:

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -186,11 +186,34 @@ fn a_quiet_client_does_not_hide_what_is_said_of_variables() {
 }
 
 #[test]
+fn an_empty_variable_is_as_good_as_none() {
+    for (value, is_told) in [("1", true), ("", false)] {
+        let mut get = command("rusd", "http://127.0.0.1:1", &[b"get", b"a"]);
+        get.env("ETCDCTL_CERT", "").env("ETCDCTL_NO_SUCH", value).arg("--command-timeout=10ms");
+        let said = get.output().unwrap().stderr;
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(said.contains("ETCDCTL_NO_SUCH is set"), is_told, "{said}");
+        assert!(!said.contains("ETCDCTL_CERT"), "{said}");
+    }
+}
+
+#[test]
+fn help_for_a_command_that_does_not_exist_is_a_wrong_command_line() {
+    let output = child::command(child::RUSD).args(["help", "gett"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("did you mean 'rusd get'?"), "{said}");
+}
+
+#[test]
 fn a_flag_before_serve_is_refused_with_the_way_out() {
     let output = child::command(child::RUSD).args(["--debug", "serve"]).output().unwrap();
     assert_eq!(output.status.code(), Some(128));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("serve must be the first argument"), "{said}");
+    let output = child::command(child::RUSD).arg("serv").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("in full"), "{said}");
 }
 
 #[test]
@@ -291,30 +314,72 @@ fn a_reader_that_goes_away_ends_a_command_as_it_ends_etcds() {
 fn a_benchmark_ends_once_its_server_is_gone() {
     let mut member = Member::start();
     let mut benchmarks = Vec::new();
-    for kind in ["put", "range", "txn", "watch", "lease"] {
-        let words: [&[u8]; 6] = [
+    for kind in ["put", "range", "txn", "watch", "lease", "keep-alive"] {
+        // Without a rate, they would keep a slow machine from answering one another.
+        let words: [&[u8]; 7] = [
             b"bench",
             kind.as_bytes(),
             b"--total=1000000000",
             b"--clients=20",
             b"--keys=100",
-            b"--command-timeout=2s",
+            b"--rate=20",
+            b"--command-timeout=5s",
         ];
         let mut command = command("rusd", &member.endpoint, &words);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         benchmarks.push((kind, child));
     }
+    // Rows count in seconds, not in requests, and have more patience unless it is given.
+    let words: [&[u8]; 5] =
+        [b"bench", b"table", b"--row=put-100", b"--duration=10m", b"--command-timeout=5s"];
+    let mut table = command("rusd", &member.endpoint, &words);
+    let child = table.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    benchmarks.push(("table", child));
     sleep(Duration::from_secs(3));
     for (kind, child) in &mut benchmarks {
-        assert!(child.try_wait().unwrap().is_none(), "{kind} ended before");
+        if let Some(status) = child.try_wait().unwrap() {
+            let mut stderr = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+            panic!("{kind} ended before the server, {status}: {stderr}");
+        }
     }
     member.kill();
     for (kind, child) in benchmarks {
         let output = end(child);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{kind}: {stderr}");
-        assert!(stderr.contains("Error: no answer from 127.0.0.1:"), "{kind}: {stderr}");
+        // The streams of renewals may end before one is opened anew.
+        let is_said = stderr.contains("Error: no answer from 127.0.0.1:")
+            || kind == "keep-alive" && stderr.contains("the server went away");
+        assert!(is_said, "{kind}: {stderr}");
     }
+}
+
+/// It takes as long as there is to delete; etcdctl gives it five seconds, as all calls.
+#[test]
+fn a_physical_compaction_and_a_defragmentation_are_waited_for() {
+    let slow = ["--compaction-batch-limit=10", "--compaction-sleep-interval=7s"];
+    let member = Member::start_with(&slow);
+    let compact = |name: &str, words: &[&[u8]]| {
+        for _ in 0..15 {
+            said(&member, &[b"put", b"k", b"v"]);
+        }
+        let status = String::from_utf8(said(&member, &[b"endpoint", b"status", b"-w", b"fields"]));
+        let status = status.unwrap();
+        let now = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).unwrap();
+        let all = [&[b"compaction".as_slice(), b"--physical", now.as_bytes()], words].concat();
+        command(name, &member.endpoint, &all).output().unwrap()
+    };
+    let done = compact("rusd", &[b"--yes"]);
+    assert!(done.status.success(), "{done:?}");
+    for (name, words) in
+        [("etcdctl", [].as_slice()), ("rusd", &[b"--yes".as_slice(), b"--command-timeout=1s"])]
+    {
+        let late = compact(name, words);
+        assert!(!late.status.success(), "{name}: {late:?}");
+    }
+    let defrag = command("rusd", &member.endpoint, &[b"defrag"]).output().unwrap();
+    assert!(defrag.status.success(), "{defrag:?}");
 }
 
 #[test]

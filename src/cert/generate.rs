@@ -125,7 +125,10 @@ pub fn make(order: &CertRequest, clock: &dyn Clock) -> Result<Generated, Error> 
         drafts.push(Draft { path: key, text: pair.serialize_pem(), is_secret: true });
     }
     make_dir(&order.dir, false)?;
-    place(&drafts, order.replaces)?;
+    place(&drafts, order.replaces).map_err(|error| match error {
+        Error::Exists(path) if path == ca => Error::AuthorityExists(path),
+        other => other,
+    })?;
     Ok(Generated { ca, files, is_cut_short })
 }
 

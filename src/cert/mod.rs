@@ -42,6 +42,12 @@ pub enum Error {
     Io { path: PathBuf, source: io::Error },
     #[error("{} exists already; --force replaces it", .0.display())]
     Exists(PathBuf),
+    #[error(
+        "{} exists already; --ca-cert and --ca-key sign with an authority that is there, --force makes \
+         another one, which nobody trusts yet",
+        .0.display()
+    )]
+    AuthorityExists(PathBuf),
     #[error("cannot make a certificate: {0}")]
     Rcgen(#[from] rcgen::Error),
     #[error("{0}")]

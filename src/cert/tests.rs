@@ -87,6 +87,8 @@ fn what_exists_stays_unless_told_otherwise() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is half made");
     made(&CertRequest { replaces: true, ..order.clone() }).unwrap();
     assert_ne!(fs::read(dir.path().join("peer.key")).unwrap(), b"mine");
+    let text = made(&order).unwrap_err();
+    assert!(text.contains("ca.crt exists already; --ca-cert and --ca-key sign with"), "{text}");
 }
 
 #[test]

@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(names("gateway start --listen"), one("--listen-addr", NO_FILES));
         assert_eq!(names("get --endp"), one("--endpoints", NO_FILES));
         assert_eq!(names("bench r"), one("range", NO_FILES));
-        assert_eq!(names("bench --val"), one("--val-size", NO_FILES));
+        assert_eq!(names("bench put --val"), one("--val-size", NO_FILES));
         assert_eq!(names("role grant-permission r readw"), one("readwrite", NO_FILES));
         assert_eq!(names("snapshot save b"), (Vec::new(), FILES));
         assert_eq!(names("lock l -- s"), (Vec::new(), FILES));

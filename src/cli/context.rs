@@ -77,6 +77,15 @@ impl Context {
         Deadline::after(time.saturating_add(self.flags.duration("wait")))
     }
 
+    /// The deadline of a call that takes as long as there is to do: etcdctl's, or under the name rusd
+    /// `CLIENT_LONG_CALL_PATIENCE` unless another was asked for. A server that is gone ends it sooner.
+    pub(super) fn long_deadline(&self) -> Deadline {
+        match self.program == Program::Rusd && !self.flags.changed("command-timeout") {
+            true => Deadline::after(limits::CLIENT_LONG_CALL_PATIENCE),
+            false => self.deadline(),
+        }
+    }
+
     /// The deadline of a call for which etcdctl has none. Under the name rusd every call that is
     /// not meant to wait has one.
     pub(super) fn late_deadline(&self) -> Deadline {
@@ -349,7 +358,7 @@ impl Context {
                 return Err(Failure::silent(Exit::Error));
             }
             if key.starts_with(b"ETCDCTL_") && self.program == Program::Rusd {
-                self.tell_unknown(&key);
+                self.tell_unknown(&key, &value);
             } else if key.starts_with(b"ETCDCTL_") {
                 let pair = [key.as_slice(), b"=", &value].concat();
                 self.log("warn", 94, "unrecognized environment variable", &pair, "");
@@ -359,9 +368,9 @@ impl Context {
     }
 
     /// Says that no flag has this variable. `ETCDCTL_API` chose between two programs once, and
-    /// `watch` reads those about it.
-    fn tell_unknown(&self, key: &[u8]) {
-        if key == b"ETCDCTL_API" || key.starts_with(b"ETCDCTL_WATCH_") {
+    /// `watch` reads those about it. An empty one is as good as none.
+    fn tell_unknown(&self, key: &[u8], value: &[u8]) {
+        if value.is_empty() || key == b"ETCDCTL_API" || key.starts_with(b"ETCDCTL_WATCH_") {
             return;
         }
         let names: Vec<_> = self.flags.iter().map(|flag| variable(&flag.name)).collect();

@@ -51,7 +51,8 @@ pub(super) fn reason(text: &str) -> String {
 }
 
 const DEADLINE: &str = "no answer in time (--command-timeout, or --dial-timeout for the login). The \
-                        cluster may have no leader, or too much to do: 'rusd doctor' shows it";
+                        cluster may have no leader, or too much to do: 'rusd doctor' shows it. \
+                        A large answer over a slow line needs a longer --command-timeout";
 
 /// What to print for a text of etcd's.
 #[derive(Clone, Copy)]
@@ -66,7 +67,7 @@ enum Words {
 
 use Words::{AsIs, Login, Say};
 
-/// Texts of etcd's server, without "etcdserver: ".
+/// Texts of etcd's server, without "etcdserver: " if they begin so.
 const KNOWN: &[(&str, Words)] = &[
     ("key is not provided", Say("the key is empty; a key has at least one byte")),
     (
@@ -143,7 +144,7 @@ const KNOWN: &[(&str, Words)] = &[
     (
         "mvcc: required revision has been compacted",
         Say(
-            "the revision has been compacted: its history is gone. Ask for a later one, or for the present (no --rev)",
+            "the revision has been compacted: its history is gone, or is being deleted. Ask for a later one, or for the present (no --rev)",
         ),
     ),
     (
@@ -295,7 +296,15 @@ const KNOWN: &[(&str, Words)] = &[
         "unhealthy cluster",
         Say(
             "the cluster is not healthy enough for this change. 'rusd endpoint health --cluster' shows \
-             who is missing; --strict-reconfig-check of the servers wants it so",
+             who is missing; a member counts five seconds after it has connected; \
+             --strict-reconfig-check of the servers wants it so",
+        ),
+    ),
+    (
+        "auth: authentication failed, password was given for no password user",
+        Login(
+            "cannot log in: this user has no password. Log in with a client certificate for its name \
+             (--cert, --key), without --user",
         ),
     ),
 ];
@@ -327,7 +336,7 @@ fn of_status(code: tonic::Code, message: &str) -> Told {
     };
     let advice = match code {
         Code::ResourceExhausted if rest.starts_with("trying to send") => {
-            "send less, or raise --max-request-bytes"
+            "send less, or raise this command's --max-request-bytes"
         }
         Code::ResourceExhausted if rest.starts_with("grpc: received") => {
             "ask for less (--limit), or raise --max-recv-bytes"
@@ -367,13 +376,14 @@ fn http_status(message: &str) -> Option<&str> {
     marks.iter().find_map(|mark| message.split_once(mark)).map(|(_, status)| status)
 }
 
+/// What is wrong with `--endpoints` without a server.
+pub(super) const NO_SERVER: &str =
+    "--endpoints names no server; it takes HOST:PORT, several with commas";
+
 /// A text that the client made. Some begin as those of the server do.
 fn of_text(text: &str) -> Told {
     match text {
-        "etcdclient: no available endpoints" => {
-            let text = "--endpoints names no server; it takes HOST:PORT, several with commas";
-            Told { exit: Exit::Usage, text: text.into() }
-        }
+        "etcdclient: no available endpoints" => Told { exit: Exit::Usage, text: NO_SERVER.into() },
         text if text.starts_with("etcdserver: ") => of_status(tonic::Code::Unknown, text),
         text => Told { exit: Exit::Error, text: plain_text(text) },
     }

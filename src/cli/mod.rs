@@ -147,6 +147,10 @@ fn dispatch(program: Program, words: &[Word], printer: &Printer) -> exit::Outcom
             });
         }
         ["man"] => return man::run(&root, &flags, &args, printer),
+        ["hashkv"] if program == Program::Etcdutl && args.len() != 1 => {
+            let text = format!("accepts 1 arg(s), received {}", args.len());
+            return misused(program, &found, text.as_bytes(), printer);
+        }
         _ if is_group || path.is_empty() => return show_help(program, &found, printer),
         _ => {}
     }
@@ -183,6 +187,9 @@ fn help_of(
 ) -> exit::Outcome {
     let found = find(root, args);
     if found.path.len() == 1 && !args.is_empty() {
+        if program == Program::Rusd {
+            return unknown_command(program, &found, 0, printer);
+        }
         let names: Vec<_> = args.iter().map(|word| go::backquote(word)).collect();
         printer.err(format!("Unknown help topic [{}]\n", names.join(" ")));
         printer.err(help::usage(program, &found.path));

@@ -11,6 +11,7 @@
 //! `<key>`, members for `<memberID>` and so on, as `completion` lists them.
 
 mod auth;
+mod bench;
 mod client;
 mod globals;
 mod offline;

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_core::Stream;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use http::uri::PathAndQuery;
 use parking_lot::{Mutex, RwLock};
-use prost::Message;
+use prost::{DecodeError, Message};
 use tokio::time::{Instant, sleep};
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
-use tonic_prost::ProstCodec;
 
 use super::config::{Config, Credentials};
 use super::deadline::Deadline;
+use super::encoded::{Answers, EncodedCodec, encode, undecodable};
 use super::endpoint::{Addresses, Target};
 use super::error::{Error, rpc_text};
 use super::log::{Event, FailedAttempt, LogSink, NoEndpoint};
@@ -48,6 +51,16 @@ struct Inner {
     target: String,
     /// Whether the log was told that no endpoint is there any more.
     is_away: AtomicBool,
+}
+
+/// A unary call, of any method.
+struct Call<'a> {
+    path: &'static str,
+    repeatable: bool,
+    request: Bytes,
+    deadline: Deadline,
+    /// Gets the encoded answer.
+    take: &'a mut (dyn FnMut(Bytes) -> Result<(), DecodeError> + Send),
 }
 
 /// A failed attempt, with what its log line says.
@@ -155,35 +168,63 @@ impl Client {
         deadline: Deadline,
     ) -> Result<R, Error>
     where
-        Q: Message + Clone + Default + 'static,
-        R: Message + Default + 'static,
+        Q: Message,
+        R: Message + Default,
     {
+        let (path, repeatable, mut response) = (method.path, method.repeatable, R::default());
+        let mut call = Call {
+            path,
+            repeatable,
+            request: encode(&request),
+            deadline,
+            take: &mut |encoded| {
+                response = R::decode(encoded)?;
+                Ok(())
+            },
+        };
+        drop(request);
+        self.call_encoded(&mut call).await?;
+        Ok(response)
+    }
+
+    /// The same for all methods. Boxed, so that the futures of commands stay small.
+    fn call_encoded<'a>(&'a self, call: &'a mut Call<'_>) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.call_until_answered(call))
+    }
+
+    async fn call_until_answered(&self, call: &mut Call<'_>) -> Result<(), Error> {
         let quorum = self.inner.nodes.len() / 2 + 1;
+        let deadline = call.deadline;
         let (mut attempt, mut refusals) = (0, 0);
         loop {
             if attempt > 0 && (attempt as usize).is_multiple_of(quorum) {
                 let pause = sleep(limits::CLIENT_RETRY_WAIT);
                 deadline.bound(pause).await.ok_or(Error::Deadline)?;
             }
-            let failed = match self.attempt(method, request.clone(), deadline).await {
-                Ok(response) => return Ok(response),
+            let failed = match self.attempt(call).await {
+                Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
-            self.log_failure(method.path, attempt, &failed);
+            self.log_failure(call.path, attempt, &failed);
             attempt += 1;
             if attempt >= limits::CLIENT_ATTEMPTS_MAX {
                 return Err(failed.error);
             }
-            if method.path != rpc::AUTHENTICATE.path && self.may_log_in_and_repeat(&failed.error) {
-                Box::pin(self.log_in(deadline)).await?;
+            if call.path != rpc::AUTHENTICATE.path && self.may_log_in_and_repeat(&failed.error) {
+                self.log_in(deadline).await?;
                 continue;
             }
             // A learner refuses before it does anything, so the call is safe to repeat; the next
             // endpoint may be a voter.
             let is_learner = failed.error.is("etcdserver: rpc not supported for learner");
             let is_elsewhere = is_learner && self.inner.nodes.len() > 1;
-            let is_away = failed.error.code() == Some(Code::Unavailable);
-            if !(is_elsewhere || method.repeatable && is_away) {
+            let code = failed.error.code();
+            let is_away = code == Some(Code::Unavailable);
+            // The server gave up before the caller's deadline, as a rule for want of a leader. etcd's
+            // client repeats such a call even if it is not repeatable (client/v3/retry_interceptor.go).
+            let has_given_up = matches!(code, Some(Code::DeadlineExceeded | Code::Cancelled));
+            let may_go_on = has_given_up && !deadline.passed();
+            if !(is_elsewhere || may_go_on || call.repeatable && is_away) {
                 return Err(failed.error);
             }
             if is_elsewhere {
@@ -197,32 +238,26 @@ impl Client {
         }
     }
 
-    async fn attempt<Q, R>(
-        &self,
-        method: &Method<Q, R>,
-        message: Q,
-        deadline: Deadline,
-    ) -> Result<R, Failed>
-    where
-        Q: Message + Default + 'static,
-        R: Message + Default + 'static,
-    {
+    async fn attempt(&self, call: &mut Call<'_>) -> Result<(), Failed> {
+        let deadline = call.deadline;
         let unconnected = |(error, logged)| Failed { error, logged, addresses: None };
         let (node, mut grpc) = self.ready(deadline).await.map_err(unconnected)?;
-        let outcome = match self.check_size(&message) {
+        let outcome = match self.check_size(call.request.len()) {
             Ok(()) => {
-                let request = self.with_metadata(message, deadline, false);
-                let path = PathAndQuery::from_static(method.path);
+                let request = self.with_metadata(call.request.clone(), deadline, false);
+                let path = PathAndQuery::from_static(call.path);
                 let work = async {
                     grpc.ready().await.map_err(not_ready)?;
-                    grpc.unary(request, path, ProstCodec::<Q, R>::default()).await
+                    grpc.unary(request, path, EncodedCodec).await
                 };
                 deadline.bound(work).await
             }
             Err(status) => Some(Err(status)),
         };
-        let error = match outcome {
-            Some(Ok(response)) => return Ok(response.into_inner()),
+        let taken = outcome
+            .map(|outcome| (call.take)(outcome?.into_inner()).map_err(|error| undecodable(&error)));
+        let error = match taken {
+            Some(Ok(())) => return Ok(()),
             Some(Err(status)) => self.classify(node, status, deadline),
             None => Error::Deadline,
         };
@@ -235,27 +270,38 @@ impl Client {
 
     /// Opens a stream in both directions. The server may still refuse it: the refusal is then an
     /// error here or the stream's first item.
-    pub async fn stream<Q, R, S>(
+    pub async fn stream<Q, R>(
         &self,
         method: &Method<Q, R>,
-        requests: S,
+        requests: BoxStream<'static, Q>,
         require_leader: bool,
         deadline: Deadline,
-    ) -> Result<Streaming<R>, Error>
+    ) -> Result<Answers<R>, Error>
     where
-        Q: Message + Default + 'static,
-        R: Message + Default + 'static,
-        S: Stream<Item = Q> + Send + 'static,
+        Q: Message + 'static,
+        R: Message + Default,
     {
+        let requests = requests.map(|request| encode(&request)).boxed();
+        let opened = self.stream_encoded(method.path, requests, require_leader, deadline);
+        opened.await.map(Answers::new)
+    }
+
+    async fn stream_encoded(
+        &self,
+        path: &'static str,
+        requests: BoxStream<'static, Bytes>,
+        require_leader: bool,
+        deadline: Deadline,
+    ) -> Result<Streaming<Bytes>, Error> {
         // The token may have expired since the last stream was opened. A stream cannot be repeated
         // as a call can, so it logs in anew.
         self.log_in(deadline).await?;
         let (node, mut grpc) = self.ready(deadline).await.map_err(|(error, _)| error)?;
         let request = self.with_metadata(requests, deadline, require_leader);
-        let path = PathAndQuery::from_static(method.path);
+        let path = PathAndQuery::from_static(path);
         let opened = async {
             grpc.ready().await.map_err(not_ready)?;
-            grpc.streaming(request, path, ProstCodec::<Q, R>::default()).await
+            grpc.streaming(request, path, EncodedCodec).await
         };
         match deadline.bound(opened).await {
             Some(Ok(response)) => Ok(response.into_inner()),
@@ -265,9 +311,9 @@ impl Client {
     }
 
     /// The next message of a stream; None when the server ends it with success.
-    pub async fn next<R>(
+    pub async fn next<R: Message + Default>(
         &self,
-        stream: &mut Streaming<R>,
+        stream: &mut Answers<R>,
         deadline: Deadline,
     ) -> Result<Option<R>, Error> {
         match deadline.bound(stream.message()).await {
@@ -360,12 +406,11 @@ impl Client {
         Grpc::new(channel).max_decoding_message_size(receive).max_encoding_message_size(usize::MAX)
     }
 
-    fn check_size(&self, message: &impl Message) -> Result<(), Status> {
+    fn check_size(&self, bytes: usize) -> Result<(), Status> {
         let limit = match self.inner.config.send_bytes_max {
             0 => limits::CLIENT_SEND_BYTES_MAX,
             bytes => bytes,
         };
-        let bytes = message.encoded_len();
         if bytes > limit {
             return Err(Status::resource_exhausted(format!(
                 "trying to send message larger than max ({bytes} vs. {limit})"

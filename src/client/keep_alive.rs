@@ -7,10 +7,10 @@ use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 
 use super::connection::Client;
 use super::deadline::Deadline;
+use super::encoded::Answers;
 use super::error::Error;
 use super::methods::rpc;
 use crate::limits;
@@ -20,7 +20,7 @@ use crate::pb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 pub struct KeepAlive {
     client: Client,
     id: i64,
-    stream: Option<(mpsc::Sender<LeaseKeepAliveRequest>, Streaming<LeaseKeepAliveResponse>)>,
+    stream: Option<(mpsc::Sender<LeaseKeepAliveRequest>, Answers<LeaseKeepAliveResponse>)>,
     /// When the lease counts as lost because no renewal was answered.
     expiry: Instant,
     /// When the next renewal is sent.
@@ -81,7 +81,7 @@ impl KeepAlive {
     /// error.
     pub async fn once(client: &Client, id: i64) -> Result<LeaseKeepAliveResponse, Error> {
         loop {
-            let requests = tokio_stream::once(LeaseKeepAliveRequest { id });
+            let requests = tokio_stream::once(LeaseKeepAliveRequest { id }).boxed();
             let outcome = async {
                 let mut stream =
                     client.stream(&rpc::LEASE_KEEP_ALIVE, requests, false, Deadline::NONE).await?;

@@ -26,6 +26,7 @@ mod concurrency;
 mod config;
 mod connection;
 mod deadline;
+mod encoded;
 mod endpoint;
 mod error;
 mod keep_alive;
@@ -39,6 +40,7 @@ pub use concurrency::{Election, Mutex, Session};
 pub use config::{Config, Credentials, TlsOptions};
 pub use connection::Client;
 pub use deadline::Deadline;
+pub use encoded::Answers;
 pub use endpoint::{Address, Target};
 pub use error::Error;
 #[cfg(test)]

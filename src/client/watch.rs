@@ -17,10 +17,11 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::connection::Client;
 use super::deadline::Deadline;
+use super::encoded::Answers;
 use super::error::{Error, is_known, rpc_text};
 use super::methods::rpc;
 use crate::limits;
@@ -103,7 +104,7 @@ enum Pending {
     Progress,
 }
 
-type Opening = BoxFuture<'static, Result<Streaming<WatchResponse>, Error>>;
+type Opening = BoxFuture<'static, Result<Answers<WatchResponse>, Error>>;
 
 /// A set of watches on one stream, numbered from 0.
 pub struct Watcher {
@@ -115,7 +116,7 @@ pub struct Watcher {
     creating: Vec<usize>,
     /// Numbers of the watches by the server's ids, which each stream gives anew.
     ids: HashMap<i64, usize>,
-    stream: Option<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>)>,
+    stream: Option<(mpsc::Sender<WatchRequest>, Answers<WatchResponse>)>,
     /// The future that opens a stream, and the sender of its requests. Kept here so that a caller
     /// that stops waiting does not cancel the opening.
     opening: Option<(mpsc::Sender<WatchRequest>, Opening)>,

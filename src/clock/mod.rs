@@ -3,8 +3,10 @@
 //! No other room asks the operating system for the time or for randomness. Libraries do: tokio for
 //! the timers of connections and of clients, aws-lc for keys and signatures.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -40,12 +42,18 @@ pub async fn timeout<F: Future>(
     duration: Duration,
     future: F,
 ) -> Option<F::Output> {
-    let sleep = clock.sleep(duration);
-    tokio::select! {
-        biased;
-        output = future => Some(output),
-        () = sleep => None,
-    }
+    let mut future = pin!(future);
+    // Made once the future waits: most reads need not, and a timer costs an allocation, two locks
+    // and a look at the time.
+    let mut sleep = None;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        let sleep = sleep.get_or_insert_with(|| clock.sleep(duration));
+        sleep.as_mut().poll(context).map(|()| None)
+    })
+    .await
 }
 
 /// The pauses between attempts. The bound of a pause doubles up to `longest`, and a pause takes

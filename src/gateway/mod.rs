@@ -22,6 +22,7 @@ mod number;
 mod read;
 mod request;
 mod scan;
+mod turns;
 mod write;
 
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use tonic::Status;
 
 use crate::limits;
@@ -46,6 +49,7 @@ pub use scan::members as json_members;
 use answer::Messages;
 use error::Errors;
 use scan::Scanner;
+use turns::Turns;
 use write::Writer;
 
 /// The part of the configuration that the gateway needs.
@@ -58,6 +62,7 @@ pub struct Config {
 pub struct Gateway {
     rpc: Arc<rpc::Server>,
     errors: Errors,
+    turns: Turns,
 }
 
 /// Counts the bytes of one request that has arrived in part.
@@ -93,7 +98,9 @@ pub struct Origin {
 
 impl Gateway {
     pub fn new(rpc: Arc<rpc::Server>, config: Config) -> Arc<Self> {
-        Arc::new(Self { rpc, errors: Errors { are_exact: config.exact_errors } })
+        let most = request::document_bytes_max(rpc.message_bytes_max());
+        let turns = Turns::new(rpc.supervisor().clone(), most);
+        Arc::new(Self { rpc, errors: Errors { are_exact: config.exact_errors }, turns })
     }
 
     /// Bytes of the largest document that is read.
@@ -126,17 +133,20 @@ impl Gateway {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send + Sync,
     {
+        // Boxed, so that what follows has its code once, and not for each kind of body.
+        let body = body.map_err(Into::into).boxed_unsync();
         match self.call(parts, body, origin).await {
             Ok(answer) => answer,
             Err(status) => self.errors.unary(&status).map(|text| Body::Whole(Some(text))),
         }
     }
 
-    async fn call<B>(&self, parts: Parts, body: B, origin: Origin) -> Result<Response<Body>, Status>
-    where
-        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<BoxError> + Send + Sync,
-    {
+    async fn call(
+        &self,
+        parts: Parts,
+        body: UnsyncBoxBody<Bytes, BoxError>,
+        origin: Origin,
+    ) -> Result<Response<Body>, Status> {
         let (route, mut call) = match begun(&parts) {
             Ok(begun) => begun,
             Err(status) => {
@@ -148,16 +158,17 @@ impl Gateway {
             call.extensions_mut().insert(local.clone());
         }
         let bytes_max = self.rpc.message_bytes_max();
+        let (part, turns) = (origin.incomplete, self.turns.clone());
         *call.body_mut() = if route.takes_many {
-            request::Body::Many(request::Documents::new(route, body, origin.incomplete, bytes_max))
+            request::Body::Many(request::Documents::new(route, body, part, bytes_max, turns))
         } else {
-            let document = request::whole(body, origin.incomplete, bytes_max).await?;
-            request::Body::One(Some(request::framed(route, &document)?))
+            request::Body::One(Some(request::one(route, body, part, bytes_max, &turns).await?))
         };
         let answered = Arc::clone(&self.rpc).call(call, origin.remote);
         if route.gives_many {
             let messages = Messages::new(answered.await, origin.unsent);
-            return Ok(answer::stream(route, messages, origin.line, self.errors).await);
+            let turns = self.turns.clone();
+            return Ok(answer::stream(route, messages, origin.line, self.errors, turns).await);
         }
         // A lock or an election may be waited for as long as its client likes, and no longer: the
         // client's place in the queue goes with the call.

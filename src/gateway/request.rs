@@ -1,22 +1,25 @@
 //! Requests of the gateway: JSON documents become the messages of a gRPC call, and headers its
 //! metadata.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request};
 use http_body::{Body as HttpBody, Frame};
 use tonic::Status;
 
 use super::scan::Scanner;
+use super::turns::Turns;
 use super::{Incomplete, read};
-use crate::limits;
+use crate::limits::{self, GATEWAY_PIECE_BYTES};
+use crate::node;
 use crate::pb::shapes::Route;
 use crate::rpc::{self, BoxError};
+use crate::supervise::Gone;
 
 /// Prefix of headers whose rest is the name of a metadata value.
 const METADATA: &str = "grpc-metadata-";
@@ -143,55 +146,84 @@ pub(super) fn document_bytes_max(message_bytes_max: usize) -> usize {
     message_bytes_max.saturating_mul(2)
 }
 
-/// Reads all of a body. Fails above twice `bytes_max`, the size of a message, and after
-/// `REQUEST_BODY_TIMEOUT`. A fault behind a whole document is as good as the body's end.
-pub(super) async fn whole<B>(
+/// The message of a body that is one document. A fault behind a whole document is as good as the
+/// body's end.
+pub(super) async fn one<B>(
+    route: &'static Route,
     mut body: B,
-    mut incomplete: Box<dyn Incomplete>,
+    part: Box<dyn Incomplete>,
     bytes_max: usize,
+    turns: &Turns,
 ) -> Result<Bytes, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let most = document_bytes_max(bytes_max);
-    let reading = async {
-        let mut first = Bytes::new();
-        let mut all = BytesMut::new();
-        loop {
-            let frame = match next(&mut body, &*incomplete).await {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(why) => {
-                    let came = if all.is_empty() { &first[..] } else { &all[..] };
-                    match Scanner::default().feed(came) {
-                        Ok(None) => return Err(why),
-                        Ok(Some(_)) | Err(_) => break,
-                    }
-                }
-            };
-            let Ok(data) = frame.into_data() else { continue };
-            // A body of one frame is not copied; of another, a frame would keep all of the memory
-            // that it was read into.
-            if all.is_empty() && body.is_end_stream() {
-                first = data;
-            } else {
-                all.extend_from_slice(&data);
-            }
-            let bytes = first.len() + all.len();
-            if bytes > most {
-                return Err(rpc::too_large(bytes, bytes_max));
-            }
-            incomplete.set(if body.is_end_stream() { 0 } else { all.capacity() });
-        }
-        Ok(if all.is_empty() { first } else { all.freeze() })
+    let came = whole(&mut body, part, bytes_max);
+    let came = tokio::time::timeout(limits::REQUEST_BODY_TIMEOUT, came).await;
+    let came = came
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the request's body did not arrive")));
+    let is_at_its_end = matches!(came, Ok((_, None)));
+    let message = match came {
+        Ok((document, fault)) => read_one(route, document, fault, turns).await,
+        Err(why) => Err(why),
     };
-    let read = tokio::time::timeout(limits::REQUEST_BODY_TIMEOUT, reading).await;
-    let read = read.map_err(|_| Status::deadline_exceeded("the request's body did not arrive"))?;
-    if read.is_err() {
+    if message.is_err() && !is_at_its_end {
         rpc::discard(&HeaderMap::new(), body).await;
     }
-    read
+    message
+}
+
+/// Reads what came of a body. Fails with the body's fault, if there is one and the document is not
+/// whole.
+async fn read_one(
+    route: &'static Route,
+    document: Bytes,
+    fault: Option<Status>,
+    turns: &Turns,
+) -> Result<Bytes, Status> {
+    let read = move |document: &[u8]| match fault {
+        Some(why) if matches!(Scanner::default().feed(document), Ok(None)) => Err(why),
+        _ => framed(route, document),
+    };
+    turns.read(document, read).await.unwrap_or_else(|Gone| Err(rpc::status(node::Error::Stopped)))
+}
+
+/// Reads all of a body, or what comes before a fault. Fails above twice `bytes_max`, the size of a
+/// message.
+async fn whole<B>(
+    body: &mut B,
+    mut part: Box<dyn Incomplete>,
+    bytes_max: usize,
+) -> Result<(Bytes, Option<Status>), Status>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let most = document_bytes_max(bytes_max);
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    let fault = loop {
+        let frame = match next(body, &*part).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break None,
+            Err(why) => break Some(why),
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        // A body of one frame is not copied; of another, a frame would keep all of the memory that it
+        // was read into.
+        if all.is_empty() && body.is_end_stream() {
+            first = data;
+        } else {
+            all.extend_from_slice(&data);
+        }
+        let bytes = first.len() + all.len();
+        if bytes > most {
+            return Err(rpc::too_large(bytes, bytes_max));
+        }
+        part.set(if body.is_end_stream() { 0 } else { all.capacity() });
+    };
+    Ok((if all.is_empty() { first } else { all.freeze() }, fault))
 }
 
 async fn next<B>(body: &mut B, incomplete: &dyn Incomplete) -> Result<Option<Frame<Bytes>>, Status>
@@ -212,7 +244,7 @@ where
 
 /// The frame of gRPC for the message that a body is. No document is the empty message, and what is
 /// behind it is ignored.
-pub(super) fn framed(route: &Route, body: &[u8]) -> Result<Bytes, Status> {
+fn framed(route: &Route, body: &[u8]) -> Result<Bytes, Status> {
     let (message, _) = super::from_json(route.input, body).map_err(Status::invalid_argument)?;
     Ok(frame(&message))
 }
@@ -249,7 +281,12 @@ pub(super) struct Documents<B> {
     scanner: Scanner,
     incomplete: Box<dyn Incomplete>,
     bytes_max: usize,
+    turns: Turns,
+    /// The document that is being read.
+    reading: Option<Reading>,
 }
+
+type Reading = Pin<Box<dyn Future<Output = Result<Result<Bytes, String>, Gone>> + Send>>;
 
 impl<B> Documents<B> {
     pub(super) fn new(
@@ -257,17 +294,28 @@ impl<B> Documents<B> {
         body: B,
         incomplete: Box<dyn Incomplete>,
         bytes_max: usize,
+        turns: Turns,
     ) -> Self {
         let (buffer, scanner) = (BytesMut::new(), Scanner::default());
         let bytes_max = document_bytes_max(bytes_max);
-        Self { route, body: Some(body), buffer, seen: 0, scanner, incomplete, bytes_max }
+        let (body, reading) = (Some(body), None);
+        Self { route, body, buffer, seen: 0, scanner, incomplete, bytes_max, turns, reading }
     }
 
-    /// The next message of those that have arrived; an error ends the messages.
-    fn take(&mut self) -> Result<Option<Bytes>, String> {
+    /// Looks for the end of the next document and begins to read it; None if it has not arrived. An
+    /// error ends the messages.
+    fn poll_begin(&mut self, context: &Context<'_>) -> Poll<Result<Option<Reading>, String>> {
         let is_last = self.body.is_none();
-        let end = match self.scanner.feed(&self.buffer[self.seen..])? {
+        let rest = &self.buffer[self.seen..];
+        let piece = rest.len().min(GATEWAY_PIECE_BYTES);
+        let end = match self.scanner.feed(&rest[..piece])? {
             Some(bytes) => Some(self.seen + bytes),
+            None if piece < rest.len() => {
+                // Gives way: a message of a WebSocket comes as a whole.
+                self.seen += piece;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None if is_last => self.scanner.finish()?.map(|()| self.buffer.len()),
             None => None,
         };
@@ -278,12 +326,25 @@ impl<B> Documents<B> {
                 self.buffer = BytesMut::from(&self.buffer[..]);
             }
             self.seen = self.buffer.len();
-            return Ok(None);
+            return Poll::Ready(Ok(None));
         };
-        let message = encoded(self.route, &self.buffer[..end])?;
-        self.buffer.advance(end);
         self.seen = 0;
-        Ok(Some(frame(&message)))
+        let (route, document) = (self.route, self.buffer.split_to(end).freeze());
+        self.count();
+        let turns = self.turns.clone();
+        let read = move |document: &[u8]| Ok(frame(&encoded(route, document)?));
+        Poll::Ready(Ok(Some(Box::pin(async move { turns.read(document, read).await }))))
+    }
+
+    /// The next message of those that have arrived; None if none has. An error ends the messages.
+    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, String>> {
+        if self.reading.is_none() {
+            self.reading = ready!(self.poll_begin(context))?;
+        }
+        let Some(reading) = &mut self.reading else { return Poll::Ready(Ok(None)) };
+        let message = ready!(reading.as_mut().poll(context));
+        self.reading = None;
+        Poll::Ready(message.unwrap_or_else(|gone| Err(gone.to_string())).map(Some))
     }
 
     /// Counts the memory of what has arrived, which may be twice as large as that.
@@ -310,11 +371,8 @@ where
             Self::Many(documents) => documents,
         };
         loop {
-            match documents.take() {
-                Ok(Some(message)) => {
-                    documents.count();
-                    return Poll::Ready(Some(Ok(Frame::data(message))));
-                }
+            match ready!(documents.poll_take(context)) {
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
                 Ok(None) => {}
                 Err(why) => {
                     tracing::debug!(why, "a document of a stream cannot be read");

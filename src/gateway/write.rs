@@ -22,6 +22,8 @@ pub struct Writer {
     behind: &'static str,
     /// Whether `<`, `>` and `&` are escaped, as Go does within a stream.
     is_html_safe: bool,
+    /// The shape of the outermost message, as long as more of its fields may come.
+    growing: Option<usize>,
 }
 
 /// A message within the others, or the outermost.
@@ -44,7 +46,33 @@ impl Writer {
     /// `message` is the encoded message of this shape.
     pub(super) fn new(shape: usize, message: Bytes) -> Self {
         let outermost = Open::new(shape, &message, 0, message.len());
-        Self { message, open: vec![outermost], before: "{", behind: "", is_html_safe: false }
+        Self {
+            message,
+            open: vec![outermost],
+            before: "{",
+            behind: "",
+            is_html_safe: false,
+            growing: None,
+        }
+    }
+
+    /// For a message of this shape whose fields come one after the other, in the order of their
+    /// numbers.
+    pub(super) fn growing(shape: usize) -> Self {
+        Self { growing: Some(shape), ..Self::new(shape, Bytes::new()) }
+    }
+
+    /// Adds whole fields of a growing message. Those before must have been written.
+    pub(super) fn grow(&mut self, fields: Bytes) {
+        if let (Some(shape), [outermost]) = (self.growing, self.open.as_mut_slice()) {
+            outermost.values = Open::new(shape, &fields, 0, fields.len()).values;
+            self.message = fields;
+        }
+    }
+
+    /// Says that a growing message is complete.
+    pub(super) fn end(&mut self) {
+        self.growing = None;
     }
 
     /// The same within a line of a stream.
@@ -57,13 +85,19 @@ impl Writer {
         self.message
     }
 
-    /// Writes on until `out` holds `bytes` or more, or the text has ended. Returns whether more is
-    /// to come.
+    /// Writes on until `out` holds `bytes` or more, or what is there of the message has been
+    /// written. Returns whether more of it is to come.
     pub(super) fn write(&mut self, out: &mut String, bytes: usize) -> bool {
         out.push_str(std::mem::take(&mut self.before));
         while out.len() < bytes {
+            let may_grow = self.growing.is_some() && self.open.len() == 1;
             let Some(open) = self.open.last_mut() else { return false };
             let Some((field, value)) = open.values.next() else {
+                if may_grow {
+                    // It would count until the next fields are taken.
+                    self.message = Bytes::new();
+                    return false;
+                }
                 out.push_str(if open.list.is_some() { "]}" } else { "}" });
                 self.open.pop();
                 if self.open.is_empty() {
@@ -165,6 +199,16 @@ fn is_written(field: &Field, value: Value) -> bool {
     !is_zero || field.is_list || field.oneof.is_some()
 }
 
+/// The length of the whole fields with which `bytes` begins.
+pub(super) fn whole_fields(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    let mut whole = 0;
+    while next(&mut rest, bytes.len()).is_some() {
+        whole = bytes.len() - rest.len();
+    }
+    whole
+}
+
 /// The next field of a message that ends at `end` in its buffer.
 fn next(rest: &mut &[u8], end: usize) -> Option<(u32, Value)> {
     if rest.is_empty() {
@@ -249,6 +293,40 @@ mod tests {
             assert_eq!(written(&range, piece), expected);
         }
         assert_eq!(written(&RangeResponse::default(), 10), "{}");
+    }
+
+    /// However the bytes of a message come.
+    #[test]
+    fn a_message_that_grows_is_written_as_the_whole_one() {
+        let pair = |number: i64| KeyValue {
+            key: vec![b'k'; number as usize % 7].into(),
+            value: vec![b'v'; number as usize * 13 % 300].into(),
+            mod_revision: number,
+            ..KeyValue::default()
+        };
+        let header = Some(ResponseHeader { revision: 9, ..ResponseHeader::default() });
+        let long =
+            RangeResponse { header, kvs: (0..40).map(pair).collect(), more: true, count: 50 };
+        for range in [RangeResponse::default(), RangeResponse { count: 1, ..long.clone() }, long] {
+            let bytes = range.encode_to_vec();
+            for (piece, part) in [(1, 1), (3, 50), (100, 7), (1 << 20, 1 << 20)] {
+                let mut writer = Writer::growing(RangeResponse::SHAPE);
+                let (mut text, mut rest) = (String::new(), Vec::new());
+                for part in bytes.chunks(part) {
+                    rest.extend_from_slice(part);
+                    let whole = whole_fields(&rest);
+                    writer.grow(rest.drain(..whole).collect());
+                    let mut wanted = text.len() + piece;
+                    while writer.write(&mut text, wanted) {
+                        wanted += piece;
+                    }
+                }
+                assert!(rest.is_empty());
+                writer.end();
+                assert!(!writer.write(&mut text, usize::MAX));
+                assert_eq!(text, written(&range, usize::MAX));
+            }
+        }
     }
 
     #[test]

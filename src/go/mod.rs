@@ -15,7 +15,7 @@ mod time;
 pub use csv::parse_csv;
 pub use duration::{duration, parse_duration};
 pub use grpc::GRPC_CODES;
-pub use number::{NumberError, parse_bool, parse_int, parse_uint, parse_uint32};
+pub use number::{NumberError, numbers, parse_bool, parse_int, parse_uint, parse_uint32};
 pub use quote::{backquote, quote, unquote};
 pub use system::reason;
 pub use time::timestamp;

@@ -114,9 +114,21 @@ pub fn parse_bool(text: impl AsRef<[u8]>) -> Result<bool, NumberError> {
     }
 }
 
+/// Bytes as Go's `%v` writes them: `[217 150 3]`.
+pub fn numbers(bytes: &[u8]) -> String {
+    let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
+    format!("[{}]", numbers.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_written_as_numbers() {
+        assert_eq!(numbers(&[217, 0, 3]), "[217 0 3]");
+        assert_eq!(numbers(&[]), "[]");
+    }
 
     #[test]
     fn numbers_take_gos_prefixes() {

@@ -16,7 +16,7 @@
 //! up to which number all notes precede it.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -77,11 +77,12 @@ pub enum Renewal {
     NotLeader,
 }
 
-/// All leases of a member. The time is passed in as a point of the member's monotonic clock.
+/// All leases of a member. The time is passed in as a point of the member's monotonic clock. Its maps
+/// are trees, since apply would wait while a hash table grows and moves all of its entries.
 #[derive(Debug, Default)]
 pub struct Lessor {
-    leases: HashMap<i64, Lease>,
-    keys: HashMap<Bytes, i64>,
+    leases: BTreeMap<i64, Lease>,
+    keys: BTreeMap<Bytes, i64>,
     /// Deadlines, soonest first; one entry for each lease. An entry is stale if the lease has
     /// another deadline since.
     due: BinaryHeap<Reverse<(Duration, i64)>>,

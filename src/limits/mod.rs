@@ -152,9 +152,15 @@ pub const WATCH_STREAM_BYTES_MAX: usize = 2 << 20;
 /// included; one larger transaction is admitted. A stream whose client does not read costs as much.
 pub const WATCH_CATCH_UP_BYTES: usize = 256 << 10;
 /// Bytes of one large transaction after which the previous pairs of its further events are not read
-/// with the history, but when the response is made: the events together with all previous pairs
-/// could take twice as much.
+/// with the history, but when the response is made: a stream whose client takes nothing keeps its
+/// piece of history.
+pub const WATCH_HISTORY_PREVIOUS_BYTES: usize = 1 << 20;
+/// Bytes of previous pairs that are read for a response in a turn for history. The previous pairs of
+/// a response with more are read for one response at a time.
 pub const WATCH_PREVIOUS_BYTES: usize = 8 << 20;
+/// Bytes of previous pairs that the consumer of a watch stream reads itself, on the thread that serves
+/// its connection: the size of a large value.
+pub const WATCH_PREVIOUS_INLINE_BYTES: usize = 1 << 20;
 /// Bytes of events that wait in all watch streams of a member. Above it, a stream takes only small
 /// events, and only into an empty queue; its watchers become lagging and read the events from the
 /// store later. Above half of it, streams read history in pieces of `WATCH_SMALL_BYTES`.
@@ -167,6 +173,13 @@ pub const WATCH_SMALL_BYTES: usize = 16 << 10;
 pub const WATCHERS_REMOVED_AT_ONCE: usize = 1000;
 /// Watch streams that read history at the same time, each on a blocking thread.
 pub const CATCH_UPS_RUNNING_MAX: usize = 2;
+/// Bytes of history and of previous pairs that were read in these turns and whose streams have not
+/// come for them, since their clients take nothing. The largest read does not count. Above it, what
+/// was read first is dropped, and read again if its stream comes.
+pub const CATCH_UPS_UNCLAIMED_BYTES_MAX: usize = 32 << 20;
+/// Changes, times the watchers that may want them, which the consumer of a watch stream goes through
+/// itself, on the thread that serves its connection: some milliseconds.
+pub const WATCH_CHECKS_INLINE_MAX: usize = 20_000;
 /// Lagging watchers of one stream that share one read of history.
 pub const CATCH_UP_WATCHERS_MAX: usize = 512;
 /// Time between two progress notifications of a watcher: etcd's default.
@@ -194,6 +207,9 @@ pub const COMPACTION_HASHES_KEPT: usize = 10;
 /// are counted as `other`.
 pub const CLIENT_VERSIONS_MAX: usize = 32;
 
+/// Threads of which a scrape reads the processor time. tokio's blocking threads, which a flood of long reads
+/// makes many, may be 512; two small files each take some microseconds to read.
+pub const METRIC_THREADS_MAX: usize = 1024;
 /// Series of `etcd_debugging_server_alarms`: more than the alarms of any cluster that exists. Clients
 /// choose the member id of an alarm.
 pub const ALARM_SERIES_MAX: usize = 64;
@@ -248,6 +264,16 @@ pub const WEBSOCKET_READ_BYTES: usize = 4 << 10;
 /// How long a call of the JSON gateway goes on after its client hung up: longer than any call takes
 /// that does not wait for other clients.
 pub const GATEWAY_GONE_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of the largest JSON document that is read where it arrives, and of the largest message of a
+/// stream that is written as JSON where it is sent. Either takes less than a millisecond. Larger ones
+/// take turns on other threads.
+pub const GATEWAY_SMALL_BYTES: usize = 16 << 10;
+/// Bytes of larger JSON documents that may wait for their turn: about half a second's work. Those
+/// beyond are read where they arrive.
+pub const GATEWAY_WAITING_BYTES_MAX: usize = 16 << 20;
+/// Documents of the largest size that may wait in any case, if `--max-request-bytes` makes them larger
+/// than usual.
+pub const GATEWAY_WAITING_DOCUMENTS_MIN: usize = 4;
 /// Bytes of a large JSON answer that are written at a time.
 pub const GATEWAY_PIECE_BYTES: usize = 64 << 10;
 /// Bytes of a request body that no handler reads, which are read before the answer is sent. Go
@@ -286,6 +312,10 @@ pub const FRAMES_PER_TURN_MAX: u32 = 32;
 /// without waiting for answers would otherwise get a hundred at once, which takes the thread about
 /// a millisecond.
 pub const ANSWERS_PER_TURN_MAX: u32 = 16;
+/// A frame of a stream's answer takes no further message once it has so many bytes.
+pub const JOINED_MESSAGES_BYTES: usize = 32 << 10;
+/// Streams whose consumers a delivery wakes at once; the others are woken as many at a time.
+pub const WATCH_WAKES_AT_ONCE: usize = 16;
 /// Tasks that a thread runs before it polls its sockets (tokio's `event_interval`). A poll takes
 /// less than a microsecond and a task up to a hundred. With tokio's default of 61, a short call
 /// could wait for six milliseconds before its arrival was noticed.
@@ -340,6 +370,25 @@ pub const LONG_ANSWERS_MAX: usize = 4;
 /// Calls that wait for one of these turns, each for as long as a request may take; more get "too
 /// many requests". Each is a stream and a task of some kilobytes.
 pub const LONG_ANSWERS_WAITING_MAX: usize = 4096;
+/// Length up to which the answer to a range is made as a whole, from one pass over its rows. A
+/// longer one is measured first and then read in pieces, which costs a second search for each row.
+/// While unsent answers exceed `UNSENT_BYTES_MAX`, it is `CROWDED_RANGE_BYTES_MAX`.
+pub const ANSWER_WHOLE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the first piece of a longer answer. Each piece has twice as many as the one before, up
+/// to `ANSWER_PIECE_BYTES_MAX`: a client that opens no window costs the first two, one that opens it
+/// and does not read its socket four, and for one that takes all, the two changes of threads for
+/// each piece cost little.
+pub const ANSWER_PIECE_BYTES_MIN: usize = 64 << 10;
+pub const ANSWER_PIECE_BYTES_MAX: usize = 256 << 10;
+/// Pieces that are read at the same time. Each takes a fraction of a millisecond, and waits for no
+/// client.
+pub const ANSWER_PIECES_READ_MAX: usize = 4;
+/// How long a sweep waits for an answer that is read in pieces. After that it ends with an error, and
+/// what the compaction has doomed is deleted. A client that takes 4 MiB a second gets 240 MiB in
+/// that time, also if a compaction comes right after its request.
+pub const ANSWER_HOLD_MAX: Duration = Duration::from_secs(60);
+/// The same while NOSPACE is raised: then all writers wait for what the sweep deletes.
+pub const ANSWER_HOLD_WITHOUT_SPACE: Duration = Duration::from_secs(5);
 /// Bytes of messages of one connection that have arrived in part: two dozen of the largest requests
 /// by default. Above it, partial messages that have received nothing for `UNFINISHED_OLD` are given
 /// up; if as many bytes again are given up and not yet dropped, the connection is closed.
@@ -408,6 +457,10 @@ pub const UNSENT_LOOKS_CROWDED_MAX: u32 = 2;
 /// Bytes that a client must take between two looks, or it counts as taking nothing: the size of one
 /// frame.
 pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
+/// A client that takes one byte for each 32 that its connection held at the look before counts as one
+/// that takes all of its answers: a small answer counts `UNSENT_ANSWER_BYTES` beside its message, and
+/// only the message is sent.
+pub const SMALL_ANSWER_PARTS: usize = 32;
 /// While a call waits for room, a client must take 1/60 of what its connection holds between two
 /// looks of a second, so that it holds up other clients for at most a minute.
 pub const UNSENT_PROGRESS_PARTS: usize = 60;
@@ -421,6 +474,9 @@ pub const GIVE_BACK_UNSENT_BYTES_MIN: usize = 64 << 20;
 pub const GIVE_BACK_CONNECTIONS_MIN: usize = 50;
 pub const GIVE_BACK_CALLS_MIN: usize = 500;
 pub const GIVE_BACK_FREE_BYTES_MIN: usize = 8 << 20;
+/// Free memory is given back in the middle of a flood, too, once the process has grown by so many bytes
+/// more than are counted: answers of different sizes that come and go leave holes between each other.
+pub const GIVE_BACK_HOLES_BYTES_MIN: usize = 256 << 20;
 /// Shortest time between two times that memory is given back: each locks the allocator for some
 /// milliseconds.
 pub const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);
@@ -511,6 +567,9 @@ pub const LOG_ROOM_RETRY: Duration = Duration::from_millis(200);
 /// Zeros that are written ahead of the log's end: some seconds of writing. A sync of the log then
 /// writes no file metadata.
 pub const LOG_FILL_AHEAD_BYTES: u64 = 8 << 20;
+/// How long zeros are not written after the log was opened. Their syncs would take turns with those
+/// for which a member waits that is about to serve.
+pub const LOG_FILL_REST: Duration = Duration::from_millis(300);
 /// Zeros that are written and synced at once: larger pieces would delay the log's own syncs.
 pub const LOG_FILL_CHUNK_BYTES: usize = 1 << 20;
 /// Longest record of the log that is accepted as such; a longer one is damage. The default of
@@ -598,6 +657,9 @@ pub const CLIENT_DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after an endpoint could not be dialled: short, so that a restarted server is found
 /// quickly.
 pub const CLIENT_RECONNECT_WAIT: Duration = Duration::from_millis(250);
+/// How long `rusd defrag` and `rusd compaction --physical` wait for their answer without
+/// `--command-timeout`: gigabytes are copied or deleted meanwhile.
+pub const CLIENT_LONG_CALL_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a client whose call has no timeout waits for an endpoint before it logs why. It is
 /// etcdctl's default timeout of a command.
 pub const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -751,6 +813,9 @@ pub const SNAPSHOT_PACE_LATENCY_MIN: Duration = Duration::from_micros(500);
 pub const SNAPSHOT_RATE_MIN: u64 = 4 << 20;
 pub const SNAPSHOT_RATE_FIRST: u64 = 32 << 20;
 pub const SNAPSHOT_RATE_MAX: u64 = 4 << 30;
+/// Slices of the threads that each put passes through. Linux's own have 1.4 to 4 ms; a turn of these
+/// threads takes some tens of microseconds.
+pub const PROMPT_SLICE: Duration = Duration::from_micros(200);
 /// Niceness of the threads that read and build snapshots and do other long work: beside a thread at
 /// the usual priority they get a tenth of a processor.
 pub const LONG_WORK_NICENESS: i32 = 10;
@@ -957,6 +1022,9 @@ pub const DEFRAG_CATCH_UP_PIECES_MAX: u32 = 256;
 /// Free disk space that a defragmentation leaves to the log and the store; on a small disk at most
 /// the fraction that the reserve takes there (`RESERVE_DISK_PARTS`).
 pub const DEFRAG_FREE_BYTES_KEPT: u64 = 32 << 20;
+/// Files and directories that a defragmentation makes before it removes any: the new generation, its
+/// mark, store, lock and index. The next contents of `CURRENT` come after the mark.
+pub const DEFRAG_FILES: u64 = 5;
 /// How long a defragmentation waits for readers of the old file to end. After that the file is
 /// unlinked while they read, and the system frees its space when they end.
 pub const DEFRAG_READERS_WAIT: Duration = Duration::from_secs(5);
@@ -981,10 +1049,13 @@ pub const SPACE_ROOM_PARTS: u64 = 8;
 /// How long the policy rests when neither compaction nor defragmentation makes room: what is left
 /// is live data.
 pub const SPACE_NO_GAIN_REST: Duration = Duration::from_secs(60);
-/// Time between two looks whether the sweep of the policy's compaction has ended.
-pub const SPACE_SWEEP_LOOK: Duration = Duration::from_millis(20);
-/// How long the policy waits for that sweep before it logs so and rests: some sweeps are slow, and
-/// one on a failing disk never ends.
+/// Time between two looks whether a sweep has ended.
+pub const SWEEP_LOOK: Duration = Duration::from_millis(20);
+/// How long HashKV at the revision of a compaction waits for its sweep, which finds that hash. Most
+/// sweeps begin with the next commit, a tenth of a second later, and are short.
+pub const HASH_SWEEP_WAIT: Duration = Duration::from_secs(1);
+/// How long the policy waits for the sweep of its compaction before it logs so and rests: some sweeps
+/// are slow, and one on a failing disk never ends.
 pub const SPACE_SWEEP_WAIT: Duration = Duration::from_secs(60);
 /// How long, the first time and at most, the policy waits for a compaction that got no answer
 /// before it proposes one again. The first may still be in the log, and without a quorum a second
@@ -1066,3 +1137,32 @@ pub const COMPLETION_TIMEOUT: Duration = Duration::from_millis(500);
 pub const COMPLETION_NAMES_MAX: usize = 200;
 pub const COMPLETION_KEYS_PAGE: i64 = 100;
 pub const COMPLETION_PAGES_MAX: usize = 100;
+
+/// Callers of `rusd bench`. Each has a histogram of 16 KiB.
+pub const BENCH_CLIENTS_MAX: u64 = 20_000;
+/// Connections of `rusd bench` to each server; a process may open as many sockets at most.
+pub const BENCH_CONNECTIONS_MAX: u64 = 10_000;
+/// Different keys of `rusd bench`, which it holds in memory, and their bytes together.
+pub const BENCH_KEYS_MAX: u64 = 10_000_000;
+pub const BENCH_KEYS_BYTES_MAX: u64 = 1 << 30;
+/// Longest value that `rusd bench` puts: more than any server takes by default.
+pub const BENCH_VALUE_BYTES_MAX: u64 = 64 << 20;
+/// Puts in one transaction of `rusd bench`; servers take 128 by default.
+pub const BENCH_TXN_OPS_MAX: u64 = 10_000;
+pub const BENCH_WATCHERS_MAX: u64 = 100_000;
+/// Requests of one run of `rusd bench`, and the largest rate that can be asked for.
+pub const BENCH_REQUESTS_MAX: u64 = 1_000_000_000_000;
+pub const BENCH_RATE_MAX: u64 = 100_000_000;
+pub const BENCH_DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const BENCH_ROUNDS_MAX: u64 = 1000;
+/// Largest value of `--scale` and of `--tolerance`, in percent.
+pub const BENCH_PERCENT_MAX: u64 = 1000;
+/// Keys that `rusd bench` deletes with one request. One transaction for a million would take longer than
+/// servers let a request take.
+pub const BENCH_DELETE_KEYS: i64 = 10_000;
+/// How long `rusd bench` waits until all watches of a run have been made.
+pub const BENCH_WATCH_WAIT: Duration = Duration::from_secs(30);
+/// Time between two looks at a server's memory while it answers.
+pub const BENCH_MEMORY_LOOK: Duration = Duration::from_millis(100);
+/// Largest file that `bench check` reads as a baseline.
+pub const BENCH_BASELINE_BYTES_MAX: u64 = 16 << 20;

@@ -244,6 +244,8 @@ families! {
         "Bytes of answers that wait to be sent to clients.";
     unsent_closed: counter "rusd_network_client_unsent_closed_total"
         "Connections closed because their client took no answers.";
+    answers_cut: counter "rusd_network_client_answers_cut_total"
+        "Answers that ended in their middle because the rest could not be read.";
     unfinished_bytes: gauge "rusd_network_client_unfinished_bytes"
         "Bytes of requests' messages of which the rest has not come.";
     unfinished_ended: counter "rusd_network_client_unfinished_ended_total"

@@ -33,7 +33,7 @@ const COUNTERS: [(&str, &str); 3] = [
     ),
 ];
 
-const GAUGES: [(&str, &str); 10] = [
+const GAUGES: [(&str, &str); 11] = [
     ("process_open_fds", "Open file descriptors."),
     ("process_max_fds", "Most file descriptors allowed."),
     ("process_virtual_memory_bytes", "Virtual memory."),
@@ -47,6 +47,10 @@ const GAUGES: [(&str, &str); 10] = [
         "Most memory that the control groups allow; 0 if there is no limit.",
     ),
     ("rusd_wall_clock_seconds", "Unix time of this machine, for a comparison with others."),
+    (
+        "rusd_memory_anonymous_bytes",
+        "Resident memory that is no file's; the pages of the store are in the other.",
+    ),
 ];
 
 impl ProcessCollector {
@@ -64,20 +68,16 @@ impl ProcessCollector {
         Self { counters, gauges, page_bytes: rustix::param::page_size() as f64, boot_seconds }
     }
 
-    fn read(&self) -> Option<([f64; 3], [f64; 10])> {
+    fn read(&self) -> Option<([f64; 3], [f64; 11])> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The second field is the program's name in parentheses and may hold spaces.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let number = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+        let fields = fields(&stat)?;
+        let number = |at| number(&fields, at);
         let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64;
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let max = limit(&limits, "Max open files");
         let octets = fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
-        let counted = [
-            (number(11)? + number(12)?) / TICKS_PER_SECOND,
-            extended(&octets, "InOctets"),
-            extended(&octets, "OutOctets"),
-        ];
+        let counted =
+            [cpu_seconds(&fields)?, extended(&octets, "InOctets"), extended(&octets, "OutOctets")];
         let gauged = [
             open,
             max,
@@ -89,9 +89,25 @@ impl ProcessCollector {
             max,
             memory_limit(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
             clock::wall_nanos() as f64 / 1e9,
+            anonymous_bytes(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
         ];
         Some((counted, gauged))
     }
+}
+
+/// The fields of the `stat` of a process or a thread that follow its name. The name is in parentheses
+/// and may hold spaces.
+pub(super) fn fields(stat: &str) -> Option<Vec<&str>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace().collect())
+}
+
+fn number(fields: &[&str], at: usize) -> Option<f64> {
+    fields.get(at)?.parse().ok()
+}
+
+/// Processor time in both modes.
+pub(super) fn cpu_seconds(fields: &[&str]) -> Option<f64> {
+    Some((number(fields, 11)? + number(fields, 12)?) / TICKS_PER_SECOND)
 }
 
 /// The least memory limit of a process's control groups and those around them, of either version; 0
@@ -129,6 +145,13 @@ fn extended(netstat: &str, name: &str) -> f64 {
     let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0.0 };
     let mut pairs = names.split_whitespace().zip(values.split_whitespace());
     pairs.find(|(of, _)| *of == name).and_then(|(_, text)| text.parse().ok()).unwrap_or(0.0)
+}
+
+/// `RssAnon` of /proc/self/status, which counts in kB; 0 if the kernel does not tell.
+fn anonymous_bytes(status: &str) -> f64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+    kilobytes.unwrap_or_default() * 1024.0
 }
 
 /// The soft limit of one line of /proc/self/limits; `unlimited` is the largest number.
@@ -190,6 +213,8 @@ mod tests {
         assert!(gauged[5] > 1_600_000_000.0, "start {}", gauged[5]);
         assert!(gauged[0] > 0.0 && gauged[0] <= gauged[1]);
         assert!(gauged[9] > gauged[5] - 1.0, "the clock stands before the start");
+        assert!(gauged[10] > 0.0 && gauged[10] < gauged[4], "anonymous {}", gauged[10]);
+        assert_eq!(anonymous_bytes("VmRSS:\t  9 kB\nRssAnon:\t    2 kB\n"), 2048.0);
         assert_eq!(memory_limit("nonsense\n0::/none/there\n9:cpu:/x"), memory_limit("0::/"));
     }
 }

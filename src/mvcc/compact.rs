@@ -16,6 +16,7 @@
 use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -149,6 +150,15 @@ impl Sweep {
         if matches!(self.phase, Phase::Delete { .. }) {
             mvcc.store.delete_now();
         }
+    }
+
+    /// Ends the answers in pieces for which the sweep has waited for `max`. Returns how many there
+    /// were.
+    pub fn end_pins(&self, mvcc: &Mvcc, now: Duration, max: Duration) -> usize {
+        let Phase::Wait(epochs) = &self.phase else { return 0 };
+        let is_waited_for =
+            |epoch: &Arc<()>| epochs.iter().any(|waited| Arc::ptr_eq(waited, epoch));
+        mvcc.pins.end_waited(now, max, is_waited_for)
     }
 
     /// Makes the sweep valid for the state that has just replaced another.

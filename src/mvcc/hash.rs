@@ -151,12 +151,11 @@ impl Mvcc {
 }
 
 /// The revisions up to `compact_revision` that a compaction at `revision` would keep, which is how
-/// etcd decides what the hash at `revision` covers. `deletes` says whether a key was deleted
-/// exactly at `revision`: that compaction would keep the tombstone, and so keep something.
+/// etcd decides what the hash at `revision` covers. Tombstones at `revision` do not count as kept
+/// (`keyIndex.keep`), though such a compaction would keep them.
 pub(super) fn kept(
     revision: i64,
     compact_revision: i64,
-    deletes: bool,
     mut visit: impl FnMut(&[u8], i64, &mut dyn FnMut(Revision)) -> Result<Visit, Error>,
 ) -> Result<HashSet<Revision>, Error> {
     let mut walk = |at: i64| {
@@ -174,7 +173,7 @@ pub(super) fn kept(
         Ok::<_, Error>((kept, is_any_kept))
     };
     Ok(match walk(revision)? {
-        (kept, is_any_kept) if is_any_kept || deletes => kept,
+        (kept, true) => kept,
         // The compaction would keep nothing. etcd then hashes all rows up to the compact revision,
         // so its answer changes when the sweep of that compaction deletes rows. This is its answer
         // after the sweep, and every member gives it at any time.
@@ -185,9 +184,7 @@ pub(super) fn kept(
 impl View<'_> {
     fn hash(&self, revision: i64) -> Result<KeyValueHash, Error> {
         let compact_revision = self.current.compact_revision;
-        let at_revision = self.rows(Revision::new(revision, 0), revision)?;
-        let deletes = at_revision.iter().any(|row| row.tombstone);
-        let kept = kept(revision, compact_revision, deletes, |start, at, keep| {
+        let kept = kept(revision, compact_revision, |start, at, keep| {
             self.go_on()?;
             let index = self.mvcc.index.read();
             Ok(index.visit_kept(start, at, limits::INDEX_HOLD_KEYS_MAX, keep))

@@ -7,7 +7,7 @@ use crate::limits;
 use crate::store::Row;
 
 /// The hash of rows at rest, such as those of a snapshot file; at revision 0, of all of them.
-/// `scan` passes them on in revision order, and is called three times.
+/// `scan` passes them on in revision order, and is called twice.
 pub fn hash_rows<E: From<Error>>(
     compacted: Compacted,
     revision: i64,
@@ -25,12 +25,7 @@ pub fn hash_rows<E: From<Error>>(
     }
     let revision = if revision == 0 { current.revision } else { revision };
     let keys_max = limits::INDEX_HOLD_KEYS_MAX;
-    let mut deletes = false;
-    scan(&mut |row| {
-        deletes |= row.tombstone && row.rev.main == revision;
-        Ok(())
-    })?;
-    let kept = kept(revision, current.compact_revision, deletes, |start, at, keep| {
+    let kept = kept(revision, current.compact_revision, |start, at, keep| {
         Ok(index.visit_kept(start, at, keys_max, keep))
     })?;
     let mut hasher = Hasher::new(current.compact_revision, revision);

@@ -1,39 +1,58 @@
 //! The key index: every key with the revisions at which it changed, ordered by key, in memory.
 //!
-//! Keys are in leaves of at most `LEAF_KEYS_MAX` entries, which are kept in order in one list, with
-//! each leaf's number of live keys beside it. A lookup is two binary searches. A count adds one
-//! number for each leaf that has not changed since the revision that is asked for, which takes
-//! microseconds where visiting the keys would take milliseconds. A compaction skips leaves in which
-//! no key has a history. A full tree would save moving the list of leaves at a split, which with 10
-//! million keys is still less than a microsecond an insert.
+//! ```text
+//!   Index ── bounds ─► Branch ── bounds ─► Leaf: Keys      prefix, heads, places, bytes
+//!                      (leaves)             └──  History   of each key
+//! ```
+//!
+//! Keys are in leaves of some hundred, leaves in branches of some hundred. Each level finds its way
+//! with the same list of keys (`keys`): it compares eight bytes of each key as one number, after what
+//! all keys of the list begin with, and looks at a key itself only if these are equal. So a search
+//! touches few lines of memory, however many keys there are and however long a beginning they share.
+//! Keys, places and histories lie in a handful of blocks for each leaf, because a block for each key
+//! would cost more than the key.
+//!
+//! Beside each leaf is its number of live keys. A count adds one number for each leaf that has not
+//! changed since the revision that is asked for, which takes microseconds where visiting the keys
+//! would take milliseconds. A compaction skips leaves in which no key has a history.
 //!
 //! A key's history is a list of generations: each begins with a put and, except for the last, ends
 //! with a tombstone. The rules for reading, compacting and keeping are those of etcd's
 //! `server/storage/mvcc/key_index.go`, to the revision.
 
+mod branch;
 mod bulk;
 mod checkpoint;
 mod history;
+mod keys;
+mod leaf;
 
-pub use bulk::{Bulk, Restored};
+use branch::Branch;
+pub use bulk::Bulk;
 pub use checkpoint::{Malformed, read_keys, write_end, write_keys};
 pub use history::KeyState;
-use history::{Generation, History, Packed};
+use history::{History, Packed};
+use keys::Keys;
+use leaf::{Leaf, LeafSummary};
 
 use super::doomed::DoomedRevisions;
 use crate::types::Revision;
 
-const LEAF_KEYS_MAX: usize = 256;
-
-struct Entry {
-    key: Box<[u8]>,
-    history: History,
-}
-
 /// One key of a visit.
 pub struct Visited<'a> {
-    pub key: &'a [u8],
     pub found: KeyState,
+    keys: &'a Keys,
+    at: usize,
+    copy: &'a mut Vec<u8>,
+}
+
+impl Visited<'_> {
+    /// The key. Its parts are put together here, since most visitors want the state alone, and the
+    /// index is locked meanwhile.
+    pub fn key(&mut self) -> &[u8] {
+        self.keys.copy_key(self.at, self.copy);
+        self.copy
+    }
 }
 
 /// How far a visit got.
@@ -51,42 +70,29 @@ pub enum End<'a> {
     Before(&'a [u8]),
 }
 
-impl End<'_> {
-    fn admits(&self, key: &[u8]) -> bool {
-        match self {
-            End::Open => true,
-            End::Before(end) => key < *end,
-        }
-    }
+/// The part of a stored row that the index needs beside key and revision.
+#[derive(Clone, Copy)]
+pub enum Restored {
+    Put { created: i64, version: i64 },
+    Tombstone,
 }
 
-/// Summary of a leaf, so that its keys need not be visited.
-#[derive(Clone, Copy, Debug, Default)]
-struct LeafSummary {
-    live: u32,
-    /// False only if no key has a history that a compaction could shorten (`History::has_past`).
-    has_past: bool,
-    /// Upper bound of the main revisions of all changes to keys of the leaf.
-    newest: i64,
-}
-
-impl LeafSummary {
-    fn of(leaf: &[Entry]) -> Self {
-        let live = leaf.iter().filter(|entry| entry.history.is_live()).count();
-        Self {
-            live: u32::try_from(live).unwrap_or(u32::MAX),
-            has_past: leaf.iter().any(|entry| entry.history.has_past()),
-            newest: leaf.iter().map(|entry| entry.history.newest()).max().unwrap_or(0),
-        }
-    }
+/// A position in the index. Its order is that of the keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    branch: usize,
+    leaf: usize,
+    /// Position in the leaf.
+    at: usize,
 }
 
 /// The key index. It has no lock of its own: `Mvcc` holds one around it.
 #[derive(Default)]
 pub struct Index {
-    leaves: Vec<Vec<Entry>>,
-    /// Summary of the leaf at the same position.
-    facts: Vec<LeafSummary>,
+    /// For each branch but the first: all keys of the branch are at or after this one, and all of
+    /// the branch before it are before it.
+    bounds: Keys,
+    branches: Vec<Branch>,
     keys: usize,
     /// Main revision of the newest change.
     newest: i64,
@@ -104,7 +110,8 @@ impl Index {
 
     /// Number of keys that exist at the newest revision.
     pub fn live(&self) -> u64 {
-        self.facts.iter().map(|facts| u64::from(facts.live)).sum()
+        let facts = self.branches.iter().flat_map(|branch| &branch.facts);
+        facts.map(|facts| u64::from(facts.live)).sum()
     }
 
     /// Main revision of the newest change.
@@ -116,31 +123,34 @@ impl Index {
     /// call.
     pub fn put(&mut self, key: &[u8], revision: Revision) -> KeyState {
         self.newest = self.newest.max(revision.main);
-        let (leaf, position) = self.entry(key);
-        let history = &mut self.leaves[leaf][position].history;
+        let place = match self.find(key) {
+            Ok(place) => place,
+            Err(place) => {
+                self.insert(place, key, History::new(Packed::new(revision)));
+                let created = Revision::new(revision.main, 0);
+                return KeyState { modified: revision, created, version: 1 };
+            }
+        };
+        let branch = &mut self.branches[place.branch];
+        let history = &mut branch.leaves[place.leaf].histories[place.at];
         let was_live = history.is_live();
-        history.put(Packed::new(revision));
-        let facts = &mut self.facts[leaf];
+        let (created, version) = history.put(Packed::new(revision));
+        let facts = &mut branch.facts[place.leaf];
         facts.live += u32::from(!was_live);
-        facts.has_past |= history.has_past();
+        facts.has_past = true;
         facts.newest = facts.newest.max(revision.main);
-        let generation = &history.open;
-        KeyState {
-            modified: revision,
-            created: generation.created.revision(),
-            version: generation.version,
-        }
+        KeyState { modified: revision, created: Revision::new(created, 0), version }
     }
 
     /// Ends the key's generation with a tombstone; false if the key does not exist.
     pub fn tombstone(&mut self, key: &[u8], revision: Revision) -> bool {
-        let Some((leaf, position)) = self.position(key) else {
-            return false;
-        };
-        let done = self.leaves[leaf][position].history.tombstone(Packed::new(revision));
+        let Ok(place) = self.find(key) else { return false };
+        let branch = &mut self.branches[place.branch];
+        let history = &mut branch.leaves[place.leaf].histories[place.at];
+        let done = history.tombstone(Packed::new(revision));
         if done {
             self.newest = self.newest.max(revision.main);
-            let facts = &mut self.facts[leaf];
+            let facts = &mut branch.facts[place.leaf];
             facts.live -= 1;
             facts.has_past = true;
             facts.newest = facts.newest.max(revision.main);
@@ -150,18 +160,12 @@ impl Index {
 
     /// The key's state at `main`; None if it does not exist then.
     pub fn get(&self, key: &[u8], main: i64) -> Option<KeyState> {
-        let (leaf, position) = self.position(key)?;
-        self.leaves[leaf][position].history.get(main)
+        self.history(key)?.get(main)
     }
 
     /// Whether the key has a change at exactly this revision that is not compacted away.
     pub fn holds(&self, key: &[u8], revision: Revision) -> bool {
-        let Some((leaf, position)) = self.position(key) else { return false };
-        let history = &self.leaves[leaf][position].history;
-        history.closed().iter().chain([&history.open]).any(|generation| {
-            let revisions = &generation.revisions;
-            revisions.binary_search_by_key(&revision, |packed| packed.revision()).is_ok()
-        })
+        self.history(key).is_some_and(|history| history.holds(revision))
     }
 
     /// Calls `f` for the keys from `start` on that exist at `main`, in order, until it returns
@@ -174,25 +178,23 @@ impl Index {
         keys_max: usize,
         mut f: impl FnMut(Visited<'_>) -> bool,
     ) -> Visit {
-        let (mut leaf, mut position) = self.lower_bound(start);
-        let mut looked_at = 0;
-        while let Some(entries) = self.leaves.get(leaf) {
-            for entry in &entries[position..] {
-                if !end.admits(&entry.key) {
-                    return Visit::Done;
-                }
+        let (mut looked_at, mut copy) = (0, Vec::new());
+        for (place, leaf) in self.leaves_from(start) {
+            let to = leaf.position_of_end(end);
+            for at in place.at..to {
                 if looked_at == keys_max {
-                    return Visit::Next(entry.key.clone());
+                    return Visit::Next(leaf.keys.key(at));
                 }
                 looked_at += 1;
-                if let Some(found) = entry.history.get(main)
-                    && !f(Visited { key: &entry.key, found })
+                if let Some(found) = leaf.histories[at].get(main)
+                    && !f(Visited { found, keys: &leaf.keys, at, copy: &mut copy })
                 {
                     return Visit::Done;
                 }
             }
-            leaf += 1;
-            position = 0;
+            if to < leaf.len() {
+                break;
+            }
         }
         Visit::Done
     }
@@ -200,32 +202,28 @@ impl Index {
     /// Counts the keys from `start` on that exist at `main`, until `keys_max` keys were visited,
     /// but at least one leaf. A whole leaf without a change after `main` is counted by its summary.
     pub fn count(&self, start: &[u8], end: End<'_>, main: i64, keys_max: usize) -> (u64, Visit) {
-        let (mut leaf, mut position) = self.lower_bound(start);
         let last_leaf = match end {
-            End::Open => self.leaves.len(),
+            End::Open => Place { branch: self.branches.len(), ..Place::default() },
             End::Before(end) => self.leaf_of(end),
         };
         let (mut count, mut looked_at) = (0, 0);
-        while let Some(entries) = self.leaves.get(leaf) {
-            let facts = self.facts[leaf];
-            if position == 0 && leaf < last_leaf && facts.newest <= main {
+        for (place, leaf) in self.leaves_from(start) {
+            let facts = self.branches[place.branch].facts[place.leaf];
+            if place.at == 0 && place < last_leaf && facts.newest <= main {
                 count += u64::from(facts.live);
-                leaf += 1;
                 continue;
             }
-            let entries = &entries[position..];
-            if looked_at > 0 && looked_at + entries.len() > keys_max {
-                return (count, Visit::Next(entries[0].key.clone()));
+            let left = leaf.len() - place.at;
+            if looked_at > 0 && looked_at + left > keys_max {
+                return (count, Visit::Next(leaf.keys.key(place.at)));
             }
-            looked_at += entries.len();
-            for entry in entries {
-                if !end.admits(&entry.key) {
-                    return (count, Visit::Done);
-                }
-                count += u64::from(entry.history.get(main).is_some());
+            looked_at += left;
+            let to = leaf.position_of_end(end);
+            let histories = leaf.histories.get(place.at..to).unwrap_or_default();
+            count += histories.iter().filter(|it| it.get(main).is_some()).count() as u64;
+            if to < leaf.len() {
+                break;
             }
-            leaf += 1;
-            position = 0;
         }
         (count, Visit::Done)
     }
@@ -238,32 +236,32 @@ impl Index {
         keys_max: usize,
         doomed: &mut DoomedRevisions,
     ) -> Visit {
-        let (mut leaf, mut position) = self.lower_bound(start);
+        let mut place = self.lower_bound(start);
         let mut looked_at = 0;
-        while leaf < self.leaves.len() {
-            let entries = &mut self.leaves[leaf];
-            let has_news = self.facts[leaf].has_past || !doomed.keeps_any();
-            let cost = if has_news { entries.len() - position } else { 1 };
+        while let Some(branch) = self.branches.get_mut(place.branch) {
+            let Some(leaf) = branch.leaves.get_mut(place.leaf) else {
+                place = Place { branch: place.branch + 1, ..Place::default() };
+                continue;
+            };
+            let facts = &mut branch.facts[place.leaf];
+            let has_news = facts.has_past || !doomed.keeps_any();
+            let cost = if has_news { leaf.len() - place.at } else { 1 };
             if looked_at > 0 && looked_at + cost > keys_max {
-                return Visit::Next(entries[position].key.clone());
+                return Visit::Next(leaf.keys.key(place.at));
             }
             looked_at += cost;
             if has_news {
-                for entry in &mut entries[position..] {
-                    doomed.compact(|main, dead| entry.history.compact(main, dead).is_some());
-                }
-                let before = entries.len();
-                entries.retain(|entry| !entry.history.is_empty());
-                self.keys -= before - entries.len();
-                self.facts[leaf].has_past = entries.iter().any(|entry| entry.history.has_past());
+                self.keys -= leaf.compact(place.at, doomed);
+                facts.has_past = leaf.histories.iter().any(History::has_past);
             }
-            if self.leaves[leaf].is_empty() {
-                self.leaves.remove(leaf);
-                self.facts.remove(leaf);
-            } else {
-                leaf += 1;
+            if !leaf.is_empty() {
+                place.leaf += 1;
+            } else if !branch.remove(place.leaf) {
+                self.branches.remove(place.branch);
+                self.remove_bound_of(place.branch);
+                place.leaf = 0;
             }
-            position = 0;
+            place.at = 0;
         }
         Visit::Done
     }
@@ -277,84 +275,115 @@ impl Index {
         keys_max: usize,
         mut f: impl FnMut(Revision),
     ) -> Visit {
-        let (mut leaf, mut position) = self.lower_bound(start);
         let mut looked_at = 0;
-        while let Some(entries) = self.leaves.get(leaf) {
-            for entry in &entries[position..] {
+        for (place, leaf) in self.leaves_from(start) {
+            for at in place.at..leaf.len() {
                 if looked_at == keys_max {
-                    return Visit::Next(entry.key.clone());
+                    return Visit::Next(leaf.keys.key(at));
                 }
                 looked_at += 1;
-                if let Some(revision) = entry.history.kept(main) {
+                if let Some(revision) = leaf.histories[at].kept(main) {
                     f(revision);
                 }
             }
-            leaf += 1;
-            position = 0;
         }
         Visit::Done
     }
 
-    /// Position of the first entry at or after `key`.
-    fn lower_bound(&self, key: &[u8]) -> (usize, usize) {
-        let leaf = self.leaf_of(key);
-        let Some(entries) = self.leaves.get(leaf) else {
-            return (self.leaves.len(), 0);
-        };
-        let position = entries.partition_point(|entry| entry.key.as_ref() < key);
-        if position == entries.len() { (leaf + 1, 0) } else { (leaf, position) }
-    }
-
     /// Position of the leaf that holds `key` or would hold it.
-    fn leaf_of(&self, key: &[u8]) -> usize {
-        self.leaves.partition_point(|entries| entries[0].key.as_ref() <= key).saturating_sub(1)
+    fn leaf_of(&self, key: &[u8]) -> Place {
+        let branch = self.bounds.count_to(key);
+        let leaf = self.branches.get(branch).map_or(0, |branch| branch.leaf_of(key));
+        Place { branch, leaf, at: 0 }
     }
 
-    fn position(&self, key: &[u8]) -> Option<(usize, usize)> {
-        let leaf = self.leaf_of(key);
-        let entries = self.leaves.get(leaf)?;
-        let position = entries.binary_search_by(|entry| entry.key.as_ref().cmp(key)).ok()?;
-        Some((leaf, position))
+    /// Position of the key, or the position at which it would stand.
+    fn find(&self, key: &[u8]) -> Result<Place, Place> {
+        let place = self.leaf_of(key);
+        let Some(branch) = self.branches.get(place.branch) else { return Err(place) };
+        let found = branch.leaves[place.leaf].keys.search(key);
+        found.map(|at| Place { at, ..place }).map_err(|at| Place { at, ..place })
     }
 
-    /// Position of the key's entry, which is created if it is missing.
-    fn entry(&mut self, key: &[u8]) -> (usize, usize) {
-        if self.leaves.is_empty() {
-            self.leaves.push(Vec::new());
-            self.facts.push(LeafSummary::default());
-            self.leaves[0].push(Entry { key: key.into(), history: History::default() });
-            self.keys += 1;
-            return (0, 0);
+    fn history(&self, key: &[u8]) -> Option<&History> {
+        let place = self.find(key).ok()?;
+        Some(&self.branches[place.branch].leaves[place.leaf].histories[place.at])
+    }
+
+    /// Position of the first key at or after `key`, or one past the last of a leaf.
+    fn lower_bound(&self, key: &[u8]) -> Place {
+        let mut place = self.find(key).unwrap_or_else(|place| place);
+        let branch = self.branches.get(place.branch);
+        if branch.is_some_and(|branch| branch.leaves[place.leaf].len() == place.at) {
+            (place.leaf, place.at) = (place.leaf + 1, 0);
         }
-        let leaf = self.leaf_of(key);
-        let found = self.leaves[leaf].binary_search_by(|entry| entry.key.as_ref().cmp(key));
-        let position = match found {
-            Ok(position) => return (leaf, position),
-            Err(position) => position,
-        };
-        let (leaf, position) = self.make_room(leaf, position);
-        let entry = Entry { key: key.into(), history: History::default() };
-        self.leaves[leaf].insert(position, entry);
+        place
+    }
+
+    /// The leaves from the first key at or after `key` on, and where in each of them to begin.
+    fn leaves_from(&self, key: &[u8]) -> impl Iterator<Item = (Place, &Leaf)> {
+        let first = self.lower_bound(key);
+        let branches = self.branches.iter().enumerate().skip(first.branch);
+        branches.flat_map(move |(branch, leaves)| {
+            let skipped = if branch == first.branch { first.leaf } else { 0 };
+            leaves.leaves.iter().enumerate().skip(skipped).map(move |(leaf, keys)| {
+                let is_first = (branch, leaf) == (first.branch, first.leaf);
+                (Place { branch, leaf, at: if is_first { first.at } else { 0 } }, keys)
+            })
+        })
+    }
+
+    /// Adds a key that is not in the index at the position that `find` gave for it.
+    fn insert(&mut self, place: Place, key: &[u8], history: History) {
         self.keys += 1;
-        (leaf, position)
+        if self.branches.is_empty() {
+            self.branches.push(Branch::new(Leaf::default(), LeafSummary::default()));
+        }
+        let is_last = place.branch + 1 == self.branches.len();
+        let branch = &mut self.branches[place.branch];
+        branch.insert_key((place.leaf, place.at), key, history, is_last);
+        if branch.is_full() {
+            let (bound, tail) = branch.split(is_last && place.leaf + 1 >= branch.leaves.len() - 1);
+            self.bounds.insert(place.branch, &bound);
+            self.branches.insert(place.branch + 1, tail);
+        }
     }
 
-    /// Splits a leaf that is full and returns the position for the new entry. A key after all
-    /// others gets a leaf of its own, so that keys in ascending order leave full leaves and not
-    /// half-full ones.
-    fn make_room(&mut self, leaf: usize, position: usize) -> (usize, usize) {
-        let len = self.leaves[leaf].len();
-        if len < LEAF_KEYS_MAX {
-            return (leaf, position);
+    /// Removes the bound of a branch that was removed. Without the first branch, the second is the
+    /// one that needs no bound.
+    fn remove_bound_of(&mut self, branch: usize) {
+        if !self.branches.is_empty() {
+            self.bounds.remove(branch.saturating_sub(1));
         }
-        let is_append = position == len && leaf + 1 == self.leaves.len();
-        let at = if is_append { len } else { len / 2 };
-        let tail = self.leaves[leaf].split_off(at);
-        let facts = LeafSummary::of(&tail);
-        self.facts[leaf].live -= facts.live;
-        self.leaves.insert(leaf + 1, tail);
-        self.facts.insert(leaf + 1, facts);
-        if position > at || is_append { (leaf + 1, position - at) } else { (leaf, position) }
+    }
+
+    /// Appends a leaf, whose keys are after all others.
+    fn push_leaf(&mut self, leaf: Leaf, facts: LeafSummary) {
+        self.keys += leaf.len();
+        let bound = leaf.keys.key(0);
+        match self.branches.last_mut() {
+            Some(branch) if !branch.is_full() => {
+                branch.insert(branch.leaves.len(), &bound, leaf, facts);
+            }
+            Some(_) => {
+                self.bounds.insert(self.bounds.len(), &bound);
+                self.branches.push(Branch::new(leaf, facts));
+            }
+            None => self.branches.push(Branch::new(leaf, facts)),
+        }
+    }
+
+    /// Appends ascending keys, which are after all others.
+    fn push_sorted(&mut self, entries: Vec<(&[u8], History)>) {
+        Leaf::many_from_sorted(entries, |leaf| {
+            let facts = LeafSummary::of(&leaf.histories);
+            self.push_leaf(leaf, facts);
+        });
+    }
+
+    /// All leaves with their summaries, in order.
+    fn into_leaves(self) -> impl Iterator<Item = (Leaf, LeafSummary)> {
+        self.branches.into_iter().flat_map(|branch| branch.leaves.into_iter().zip(branch.facts))
     }
 }
 

@@ -23,6 +23,8 @@ mod hash_at_rest;
 pub mod index;
 pub mod kv;
 mod measure;
+mod pieces;
+mod pins;
 mod range;
 mod read_check;
 mod restore;
@@ -45,6 +47,7 @@ pub use compact::{Sweep, SweepStep};
 pub use hash::KeyValueHash;
 pub use hash_at_rest::hash_rows;
 pub use measure::{answers_shortly, answers_shortly_at_once, answers_with_pairs, keys_of_range};
+pub use pieces::{Bounds, Measured, Rest};
 pub use range::{has_revision_filters, is_default_ordering};
 pub use read_check::{CallerGuard, ReadCheck};
 pub use restore::{Compacted, Restore, Restoring};
@@ -52,6 +55,7 @@ pub use txn::{is_read_only, is_serializable, read_txn, read_txn_shortly};
 pub use write::{Leases, Write};
 
 use index::Index;
+use pins::Pins;
 
 /// Why a change or a read is refused. A variant that is not marked as local follows from the log's
 /// entries alone, so it is the same on every member that applies them, and it becomes the reply.
@@ -81,6 +85,12 @@ pub enum Error {
     /// Local: a snapshot of another member is replacing the state; the read begins again.
     #[error("the state is being replaced")]
     Replaced,
+    /// Local: the rows of an answer are no longer kept for its client, who was too slow.
+    #[error("the answer took longer than its rows are kept")]
+    Expired,
+    /// Local: the rows of an answer are not those that were measured.
+    #[error("the rows of an answer have changed while it was sent")]
+    Changed,
     /// Local: the store was closed, or the state replaced, while work was under way.
     #[error("the store has stopped")]
     Stopped,
@@ -117,6 +127,8 @@ pub struct Mvcc {
     epoch: Mutex<Arc<()>>,
     /// Epochs that sweeps have replaced, and that views may still hold.
     older_epochs: Mutex<Vec<Weak<()>>>,
+    /// Answers that are read in pieces, and hold epochs in between.
+    pins: Arc<Pins>,
     /// Number of replacements of the whole state. Each step of a sweep holds the lock for reading,
     /// so no replacement falls into a step.
     replaced: RwLock<u64>,
@@ -141,6 +153,7 @@ impl Mvcc {
             swept: AtomicI64::new(current.compact_revision),
             epoch: Mutex::default(),
             older_epochs: Mutex::default(),
+            pins: Arc::default(),
             replaced: RwLock::default(),
             is_replacing: AtomicBool::new(false),
         }
@@ -152,7 +165,8 @@ impl Mvcc {
     /// Long reads end at their next look and begin again afterwards. A read on a thread of low
     /// priority may take a while to get there, so the views that exist at the beginning are waited
     /// for first, while new views may still begin. Only then are new ones held up, until those that
-    /// began meanwhile have ended, which are short or have looked.
+    /// began meanwhile have ended, which are short or have looked. Answers that are read in pieces end
+    /// with an error: they must not go on in another state.
     pub fn install(
         &self,
         new: &Self,
@@ -169,12 +183,16 @@ impl Mvcc {
             Arc::strong_count(&old) > 1 || older.iter().any(|epoch| epoch.strong_count() > 1)
         };
         while is_seen() {
+            let young = Arc::clone(&self.epoch.lock());
+            self.pins.end(|epoch| !Arc::ptr_eq(epoch, &young));
+            drop(young);
             std::thread::sleep(VIEWS_WAIT);
         }
         let mut replaced = self.replaced.write();
         let mut epoch = self.epoch.lock();
         let young = std::mem::take(&mut *epoch);
         while Arc::strong_count(&young) > 1 {
+            self.pins.end(|_| true);
             std::thread::sleep(VIEWS_WAIT);
         }
         swap_stores()?;

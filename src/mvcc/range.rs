@@ -182,7 +182,7 @@ impl View<'_> {
         self.count_from(&range.key, end_of(range), main, budget)
     }
 
-    fn count_from(
+    pub(super) fn count_from(
         &self,
         start: &[u8],
         end: End<'_>,
@@ -232,16 +232,17 @@ impl View<'_> {
             self.go_on()?;
             budget.hold_index()?;
             let index = self.mvcc.index.read();
-            let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |visited| {
-                if limit > 0 && items.len() == limit {
-                    next_uncollected = Some(visited.key.into());
-                    return false;
-                }
-                let found = visited.found;
-                let kv = if by_index { key_only(visited.key, found) } else { Bytes::new() };
-                items.push(Item { found, kv });
-                true
-            });
+            let visit =
+                index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |mut visited| {
+                    if limit > 0 && items.len() == limit {
+                        next_uncollected = Some(visited.key().into());
+                        return false;
+                    }
+                    let found = visited.found;
+                    let kv = if by_index { key_only(visited.key(), found) } else { Bytes::new() };
+                    items.push(Item { found, kv });
+                    true
+                });
             drop(index);
             if !by_index {
                 self.fetch_into(&mut items[first..], budget)?;
@@ -281,13 +282,14 @@ impl View<'_> {
         loop {
             self.go_on()?;
             let index = self.mvcc.index.read();
-            let visit = index.visit(&start, end, main, keys_max, |visited| {
+            let visit = index.visit(&start, end, main, keys_max, |mut visited| {
+                let state = visited.found;
                 if by_index {
-                    let holds_here = f(&by_index_pair(visited.key, visited.found));
+                    let holds_here = f(&by_index_pair(visited.key(), state));
                     holds = Some(holds_here);
                     return holds_here;
                 }
-                found.push(visited.found.modified);
+                found.push(state.modified);
                 true
             });
             drop(index);
@@ -331,7 +333,7 @@ impl View<'_> {
     }
 }
 
-fn by_index_pair(key: &[u8], found: KeyState) -> Pair<'_> {
+pub(super) fn by_index_pair(key: &[u8], found: KeyState) -> Pair<'_> {
     let KeyState { modified, created, version } = found;
     let (create_revision, mod_revision) = (created.main, modified.main);
     Pair { key, create_revision, mod_revision, version, ..Pair::default() }
@@ -349,21 +351,29 @@ fn filter(items: &mut Vec<Item>, request: &RangeRequest) {
     if !has_revision_filters(request) {
         return;
     }
+    items.retain(|item| admits(request, &item.found));
+}
+
+/// Whether the request's filters admit a key in this state.
+pub(super) fn admits(request: &RangeRequest, found: &KeyState) -> bool {
     let admits = |revision: i64, min: i64, max: i64| {
         (max == 0 || revision <= max) && (min == 0 || revision >= min)
     };
-    items.retain(|Item { found, .. }| {
-        admits(found.modified.main, request.min_mod_revision, request.max_mod_revision)
-            && admits(found.created.main, request.min_create_revision, request.max_create_revision)
-    });
+    admits(found.modified.main, request.min_mod_revision, request.max_mod_revision)
+        && admits(found.created.main, request.min_create_revision, request.max_create_revision)
+}
+
+/// The order in which pairs are sorted: a target other than the key has one even if the request
+/// names none.
+pub(super) fn key_order(request: &RangeRequest) -> SortOrder {
+    match request.sort_order() {
+        SortOrder::None if request.sort_target() != SortTarget::Key => SortOrder::Ascend,
+        order => order,
+    }
 }
 
 fn sort(items: &mut [Item], request: &RangeRequest) -> Result<(), Error> {
-    let target = request.sort_target();
-    let order = match request.sort_order() {
-        SortOrder::None if target != SortTarget::Key => SortOrder::Ascend,
-        order => order,
-    };
+    let (target, order) = (request.sort_target(), key_order(request));
     if is_default_ordering(target, order) {
         return Ok(());
     }
@@ -399,10 +409,25 @@ fn take(item: &mut Item) -> Item {
     Item { found: item.found, kv: std::mem::take(&mut item.kv) }
 }
 
-fn sort_by_key(items: &mut [Item], order: SortOrder, key: impl Fn(&Item) -> i64) {
+pub(super) fn sort_by_key<T>(items: &mut [T], order: SortOrder, key: impl Fn(&T) -> i64) {
     if order == SortOrder::Descend {
         items.sort_by_key(|item| std::cmp::Reverse(key(item)));
     } else {
         items.sort_by_key(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_that_are_equal_keep_the_order_of_their_keys() {
+        for (order, expected) in [(SortOrder::Ascend, "bdacef"), (SortOrder::Descend, "cefabd")] {
+            let mut pairs: Vec<(i64, char)> =
+                vec![(2, 'a'), (1, 'b'), (3, 'c'), (1, 'd'), (3, 'e'), (3, 'f')];
+            sort_by_key(&mut pairs, order, |(number, _)| *number);
+            assert_eq!(pairs.iter().map(|(_, key)| key).collect::<String>(), expected);
+        }
     }
 }

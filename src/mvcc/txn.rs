@@ -94,6 +94,10 @@ impl Write<'_> {
         let view = self.view();
         let path = Path::choose(&view, request)?;
         path.check(&view, leases)?;
+        self.expect(path.ops.iter().filter_map(|op| match &op.request {
+            Some(Request::RequestPut(put)) => Some(put),
+            _ => None,
+        }));
         let mut response = self.run(&path, leases)?;
         response.header = Some(ResponseHeader { revision: self.revision(), ..Default::default() });
         Ok(response)

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::index::Visit;
 use super::kv::{self, Pair};
@@ -14,6 +14,12 @@ use crate::pb::raw::{DeleteRangeResponse, PutResponse, RangeResponse};
 use crate::pb::{DeleteRangeRequest, PutRequest, RangeRequest, ResponseHeader};
 use crate::store::Row;
 use crate::types::{KeyRange, Revision};
+
+/// The block in which the pairs of a transaction are encoded, at most. A watcher's event that waits
+/// holds its block, and the whole request through its key.
+const BLOCK_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an encoded pair beside key and value: numbers, and the fields' tags and lengths.
+const PAIR_BYTES: usize = 48;
 
 /// The leases, as far as this room needs them.
 pub trait Leases {
@@ -28,6 +34,8 @@ pub struct Write<'a> {
     mvcc: &'a Mvcc,
     begin: Current,
     changes: Vec<Change>,
+    /// Room for encoded pairs.
+    block: BytesMut,
     is_awaited: bool,
     counts: Counts,
 }
@@ -61,7 +69,8 @@ impl Counts {
 impl<'a> Write<'a> {
     pub(super) fn new(mvcc: &'a Mvcc) -> Self {
         let (begin, counts) = (mvcc.written(), Counts::default());
-        Self { mvcc, begin, changes: Vec::new(), is_awaited: true, counts }
+        let (changes, block) = (Vec::new(), BytesMut::new());
+        Self { mvcc, begin, changes, block, is_awaited: true, counts }
     }
 
     /// Sets whether a call on this member waits for the answer (by default it does). If none does,
@@ -81,6 +90,19 @@ impl<'a> Write<'a> {
     /// The revision for the response's header: the transaction's own once it has changed something.
     pub fn revision(&self) -> i64 {
         self.begin.revision + i64::from(!self.changes.is_empty())
+    }
+
+    /// Makes room for these puts, so that they share a few blocks of memory.
+    pub(super) fn expect<'p>(&mut self, puts: impl Iterator<Item = &'p PutRequest>) {
+        let (mut count, mut bytes) = (0, 0);
+        for put in puts {
+            count += 1;
+            bytes += put.key.len() + put.value.len() + PAIR_BYTES;
+        }
+        if count > 1 {
+            self.changes.reserve(count);
+            self.block.reserve(bytes.min(BLOCK_BYTES_MAX));
+        }
     }
 
     /// Ends the transaction and returns its changes. Views see them after `Mvcc::publish`.
@@ -178,7 +200,7 @@ impl<'a> Write<'a> {
             value,
             lease,
         };
-        let kv = pair.encode();
+        let kv = pair.encode_in(&mut self.block);
         self.mvcc.store.push_row(Row { rev: revision, tombstone: false, kv: kv.clone() });
         let is_create = found.version == 1;
         let key = key.clone();
@@ -210,10 +232,11 @@ impl<'a> Write<'a> {
         let mut start: Box<[u8]> = range.key.as_ref().into();
         loop {
             let index = self.mvcc.index.read();
-            let visit = index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |visited| {
-                keys.push(Bytes::copy_from_slice(visited.key));
-                true
-            });
+            let visit =
+                index.visit(&start, end, main, limits::INDEX_HOLD_KEYS_MAX, |mut visited| {
+                    keys.push(Bytes::copy_from_slice(visited.key()));
+                    true
+                });
             match visit {
                 Visit::Done => return keys,
                 Visit::Next(next) => start = next,

@@ -162,7 +162,13 @@ impl Answers {
         }
     }
 
-    async fn some_room(&self) {
+    /// Whether an answer of so many bytes may be made now: a short one always may.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        bytes <= limits::CROWDED_RANGE_BYTES_MAX || !self.is_full()
+    }
+
+    /// Waits until unsent bytes are at most `UNSENT_BYTES_FULL`.
+    pub(super) async fn some_room(&self) {
         if !self.is_full() {
             return;
         }

@@ -319,7 +319,7 @@ fn sweeps(
     used: (i64, u64),
 ) -> (SweepWorker, SweepQueue) {
     let (waiters, clock) = (Arc::clone(waits) as Arc<dyn SweepWaiters>, Arc::clone(clock));
-    let Machine { store, mvcc, lessor, .. } = machine.clone();
+    let Machine { store, mvcc, lessor, members, .. } = machine.clone();
     let pace = config.checkpoint_pace;
     let checkpoint =
         Checkpointer::new(store, Arc::clone(&mvcc), lessor, Arc::clone(&clock), pace, used);
@@ -327,7 +327,7 @@ fn sweeps(
         rows: config.compaction_batch_rows,
         pause: config.compaction_sleep_interval,
     };
-    SweepWorker::new(mvcc, waiters, clock, batches, unfinished, checkpoint)
+    SweepWorker::new((mvcc, members), waiters, clock, batches, unfinished, checkpoint)
 }
 
 /// The parts that a stepped member puts into its [`Steps`].
@@ -351,8 +351,12 @@ fn work(
         return Ok((Sweeper::default(), Vec::new(), Some(steps)));
     }
     let supervisor = applier.supervisor.clone();
-    let thread = supervisor.thread("apply", move || applier.run(&committed))?;
-    Ok((Sweeper::start(sweeper, &supervisor)?, vec![thread], None))
+    let sweeper = Sweeper::start(sweeper, &supervisor)?;
+    // A start that fails leaves no thread behind, as each holds the store.
+    let thread = supervisor
+        .prompt_thread("apply", move || applier.run(&committed))
+        .inspect_err(|_| sweeper.stop())?;
+    Ok((sweeper, vec![thread], None))
 }
 
 /// Registers callbacks for the store's commits, changes of its size, and a full disk. They run on

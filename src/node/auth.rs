@@ -29,6 +29,11 @@ impl Permit {
         Ok(())
     }
 
+    /// Whether it was given while authentication was on, and holds still.
+    pub(super) fn is_current(&self, node: &Node) -> bool {
+        self.caller.header().1 != 0 && self.still_holds(node).is_ok()
+    }
+
     /// Checks a further demand of the same caller.
     pub(super) fn check(&self, node: &Node, demand: &Demand) -> Result<(), Error> {
         Ok(node.0.machine.auth.read().check(&self.caller, demand, node)?)

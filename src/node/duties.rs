@@ -6,9 +6,9 @@
 //! stops.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::Notify;
 
 use super::{Error, Node, Op};
@@ -65,12 +65,16 @@ fn start<F: Future<Output = ()> + Send + 'static>(
     name: &'static str,
     duty: impl FnOnce(Node) -> F,
 ) {
+    // Boxed, so that all duties are tasks of one type.
+    run(node, name, duty(node.clone()).boxed());
+}
+
+fn run(node: &Node, name: &'static str, duty: BoxFuture<'static, ()>) {
     let mut stopping = node.0.stopping.subscribe();
-    let duty = duty(node.clone());
     node.0.supervisor.task(name, async move {
         // The duty, which holds the node, is dropped with this block.
         {
-            let mut duty = pin!(duty);
+            let mut duty = duty;
             let duty = poll_fn(|context| {
                 planted::panic_if_planted(name);
                 duty.as_mut().poll(context)

@@ -23,6 +23,9 @@ pub enum Error {
     LeaderChanged,
     #[error("request timed out")]
     Timeout,
+    /// An answer in pieces.
+    #[error("its client takes it too slowly, and a compaction waits for its rows")]
+    TakenTooSlowly,
     #[error("request timed out, possibly due to previous leader failure")]
     TimeoutDueToLeaderFail,
     #[error("request timed out, possibly due to connection lost")]
@@ -113,6 +116,8 @@ impl From<mvcc::Error> for Error {
             mvcc::Error::KeyNotFound => apply::Error::KeyNotFound.into(),
             mvcc::Error::LeaseNotFound => apply::Error::LeaseNotFound.into(),
             mvcc::Error::Stopped => Self::Stopped,
+            // A client that tries again gets the state as it is then.
+            mvcc::Error::Expired => Self::TakenTooSlowly,
             // Every later answer of a member whose store is damaged is the same.
             mvcc::Error::Store(store::Error::Damage { .. }) => apply::Error::Corrupt.into(),
             other => Self::Internal(other.to_string()),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::unclaimed::Unclaimed;
 use crate::limits::{
-    CATCH_UPS_RUNNING_MAX, COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX, MEASURES_RUNNING_MAX,
-    MEASURES_WAITING_MAX,
+    ANSWER_PIECES_READ_MAX, CATCH_UPS_RUNNING_MAX, COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX,
+    MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX,
 };
 use crate::supervise::ReadTurns;
 use crate::upkeep::Turns;
@@ -19,6 +20,13 @@ pub(super) struct LongWork {
     /// Turns for watch streams that read history. Waiting is not bounded here: at most each stream
     /// waits.
     pub catch_ups: Arc<Semaphore>,
+    /// As `catch_ups`, for previous pairs of more than `WATCH_PREVIOUS_BYTES`.
+    pub long_previous: Arc<Semaphore>,
+    /// What was read in these turns.
+    pub caught_up: Arc<Unclaimed>,
+    /// Turns for pieces of long answers. Waiting is not bounded here: at most each answer waits, for
+    /// work that waits for no client.
+    pub pieces: Arc<Semaphore>,
     /// Shared among long ranges, transactions and counts, which compute in slices.
     pub read_turns: Arc<ReadTurns>,
 }
@@ -29,6 +37,9 @@ impl Default for LongWork {
             counts: Turns::new(COUNTS_RUNNING_MAX, COUNTS_WAITING_MAX),
             measures: Turns::new(MEASURES_RUNNING_MAX, MEASURES_WAITING_MAX),
             catch_ups: Arc::new(Semaphore::new(CATCH_UPS_RUNNING_MAX)),
+            long_previous: Arc::new(Semaphore::new(1)),
+            caught_up: Arc::default(),
+            pieces: Arc::new(Semaphore::new(ANSWER_PIECES_READ_MAX)),
             read_turns: Arc::default(),
         }
     }
@@ -45,5 +56,6 @@ mod tests {
         assert_eq!(long_work.counts.bound(), (4, 4 + 4096));
         assert_eq!(long_work.measures.bound(), (4, 4 + 4096));
         assert_eq!(long_work.catch_ups.available_permits(), 2);
+        assert_eq!(long_work.pieces.available_permits(), 4);
     }
 }

@@ -4,6 +4,7 @@
 //! read came. A read that turns out short is answered on the thread that received it; a long one
 //! goes to a blocking thread, after it got a turn.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::limits;
 use crate::metrics;
 use crate::mvcc::{self, CallerGuard, Mvcc, ReadCheck};
 use crate::pb::raw::{RangeResponse, TxnResponse};
-use crate::pb::{RangeRequest, TxnRequest};
+use crate::pb::{RangeRequest, ResponseHeader, TxnRequest};
 use crate::planted::{self, Bug};
 use crate::raft;
 use crate::supervise::Gone;
@@ -26,12 +27,57 @@ use crate::trace::Context;
 use crate::transfer::SnapshotPieces;
 use crate::upkeep::Turns;
 
+/// The form of a range's answer.
+pub(super) trait RangeForm: Send + 'static {
+    type Answer: Send + 'static;
+
+    /// A short answer, on the thread that received the call.
+    fn short(self, response: RangeResponse) -> Self::Answer;
+
+    /// Reads any other, on a blocking thread. `fill` completes its header.
+    fn long(
+        self,
+        mvcc: &Mvcc,
+        wanted: &ReadCheck,
+        request: &RangeRequest,
+        fill: &dyn Fn(&mut Option<ResponseHeader>),
+    ) -> Result<Self::Answer, mvcc::Error>;
+}
+
+/// What a function makes of the response.
+struct Made<F>(F);
+
+impl<T: Send + 'static, F: FnOnce(RangeResponse) -> T + Send + 'static> RangeForm for Made<F> {
+    type Answer = T;
+
+    fn short(self, response: RangeResponse) -> T {
+        (self.0)(response)
+    }
+
+    fn long(
+        self,
+        mvcc: &Mvcc,
+        wanted: &ReadCheck,
+        request: &RangeRequest,
+        fill: &dyn Fn(&mut Option<ResponseHeader>),
+    ) -> Result<T, mvcc::Error> {
+        let mut response = mvcc.read(wanted, |view| view.range(request))?;
+        fill(&mut response.header);
+        Ok((self.0)(response))
+    }
+}
+
 impl Node {
     /// Waits until this member has applied everything that was committed when the call was made.
     /// Without a leader the call waits here, as a proposal does, and not in raft: a client that
     /// hangs up then leaves nothing behind in raft's queue.
     pub async fn barrier(&self) -> Result<(), Error> {
-        let asked = async {
+        // A sole voter that has applied all that it committed has nothing to wait for.
+        let is_applied = |index| self.0.applied.index() >= index;
+        if self.0.raft.committed_alone().is_some_and(is_applied) {
+            return Ok(());
+        }
+        let asked = pin!(async {
             self.some_leader().await;
             let (done, waiting) = oneshot::channel();
             let applied = Arc::clone(&self.0.applied);
@@ -41,7 +87,7 @@ impl Node {
                 Err(error) => drop(done.send(Err(error.into()))),
             });
             waiting.await.unwrap_or(Err(Error::Stopped))
-        };
+        });
         match clock::timeout(&*self.0.clock, self.request_timeout(), asked).await {
             Some(result) => result,
             None => {
@@ -91,6 +137,17 @@ impl Node {
         began: &mut Option<Instant>,
         make: impl FnOnce(RangeResponse) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        self.range_by(who, request, began, Made(make)).await
+    }
+
+    /// Reads a range whose answer takes this form.
+    pub(super) async fn range_by<F: RangeForm>(
+        &self,
+        who: &Credentials,
+        request: &RangeRequest,
+        began: &mut Option<Instant>,
+        form: F,
+    ) -> Result<F::Answer, Error> {
         let _span = self.0.tracer.within(who.span(), "range", || of_range(request));
         if !request.serializable {
             self.barrier().await?;
@@ -104,9 +161,8 @@ impl Node {
                 let (request, is_count) = (request.clone(), request.count_only);
                 let (ids, raft) = self.header_parts();
                 let range = move |mvcc: &Mvcc, wanted: &ReadCheck| {
-                    let mut response = mvcc.read(wanted, |view| view.range(&request))?;
-                    fill(&mut response.header, ids, &raft, mvcc);
-                    Ok(make(response))
+                    let fill = |header: &mut _| fill(header, ids, &raft, mvcc);
+                    form.long(mvcc, wanted, &request, &fill)
                 };
                 // A count has a short answer, so it takes no turn for memory; but it may visit
                 // every key.
@@ -118,7 +174,7 @@ impl Node {
             Some(response) => {
                 let mut response = response?;
                 self.fill(&mut response.header);
-                make(response)
+                form.short(response)
             }
         };
         permit.still_holds(self)?;
@@ -203,7 +259,7 @@ impl Node {
     }
 
     /// Reads on a blocking thread with a turn for a long answer.
-    async fn read_long<T: Send + 'static>(
+    pub(super) async fn read_long<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -220,7 +276,7 @@ impl Node {
 
     /// Makes a read compute in slices, in turn with other long reads, so that they leave a
     /// processor to everything else.
-    fn sliced<T>(
+    pub(super) fn sliced<T>(
         &self,
         f: impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static,
     ) -> impl FnOnce(&Mvcc, &ReadCheck) -> Result<T, mvcc::Error> + Send + 'static {

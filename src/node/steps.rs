@@ -21,12 +21,22 @@ pub struct Steps {
     pub(super) raft: raft::Handle,
     pub(super) applier: Applier,
     pub(super) committed: Receiver<Vec<Committed>>,
-    /// A batch that is partly applied.
-    pub(super) under_way: Mutex<Option<Batch>>,
+    pub(super) under_way: Mutex<UnderWay>,
     pub(super) store: Arc<Store>,
     pub(super) sweeper: SweepWorker,
     pub(super) snapshots: Arc<dyn Snapshots>,
     pub(super) events: Arc<dyn PeerEvents>,
+}
+
+/// Where the work of the apply thread is between two turns.
+#[derive(Default)]
+pub(super) enum UnderWay {
+    #[default]
+    Nothing,
+    /// A batch is partly applied.
+    Part(Batch),
+    /// The thread has ended. What it had not published yet is lost with it, so nothing may follow.
+    Ended,
 }
 
 /// The outcome of one turn of apply.
@@ -63,25 +73,34 @@ impl Steps {
 
     /// Applies at most `most` committed entries of one batch; None if there are none. A commit of
     /// the store or a turn of raft may come before the rest of the batch, as it may with threads.
+    /// After an error or a panic there is nothing to apply any more.
     pub fn apply(&self, most: usize) -> Option<Applied> {
         let mut under_way = self.under_way.lock();
-        let mut batch = match under_way.take() {
-            Some(batch) => batch,
-            None => {
-                let entries = self.committed.try_recv().ok()?;
+        // It stays so unless this turn gets to its end.
+        let mut batch = match std::mem::replace(&mut *under_way, UnderWay::Ended) {
+            UnderWay::Ended => return None,
+            UnderWay::Part(batch) => batch,
+            UnderWay::Nothing => {
+                let Ok(entries) = self.committed.try_recv() else {
+                    *under_way = UnderWay::Nothing;
+                    return None;
+                };
                 let begin = || Batch::new(entries, self.applier.clock.now());
                 self.supervisor().run("apply", begin).ok()?
             }
         };
         let rest = batch.rest();
         let entries: Vec<Committed> = rest[..most.min(rest.len())].to_vec();
-        let is_published = entries.len() == rest.len();
-        // The result is dropped: the supervisor has noted a panic.
+        let is_last = entries.len() == rest.len();
+        // Why it cannot go on is noted: by the supervisor, or by raft's loop, which has ended.
         let advanced = self.supervisor().run("apply", || self.applier.advance(&mut batch, most));
-        if advanced.unwrap_or(false) && !is_published {
-            *under_way = Some(batch);
+        let goes_on = advanced.unwrap_or(false);
+        match (goes_on, is_last) {
+            (false, _) => {}
+            (true, true) => *under_way = UnderWay::Nothing,
+            (true, false) => *under_way = UnderWay::Part(batch),
         }
-        Some(Applied { entries, is_published })
+        Some(Applied { entries, is_published: goes_on && is_last })
     }
 
     /// The store's next commit to LMDB; false if there is nothing to commit, or no space for it.

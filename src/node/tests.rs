@@ -60,9 +60,13 @@ async fn get(node: &Node, key: &str) -> Option<String> {
     response.kvs.first().map(value)
 }
 
-/// Puts `keys` keys in one transaction.
 async fn put_many(node: &Node, keys: usize) {
-    let op = |n: usize| match put(&format!("key {n}"), "value") {
+    put_all(node, keys, "value").await;
+}
+
+/// Puts `keys` keys in one transaction.
+async fn put_all(node: &Node, keys: usize, value: &str) {
+    let op = |n: usize| match put(&format!("key {n}"), value) {
         Op::Put(put) => RequestOp { request: Some(Request::RequestPut(put)) },
         _ => unreachable!(),
     };
@@ -73,11 +77,12 @@ async fn put_many(node: &Node, keys: usize) {
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
-/// The system's clock with three hooks: the wall clock can be set forward, sleeps of one length can
+/// The system's clock with four hooks: both clocks can be set forward, sleeps of one length can
 /// be skipped, and a test can be called when a secret is drawn.
 struct Bent {
     system: SystemClock,
     wall_seconds: AtomicUsize,
+    seconds: AtomicUsize,
     skips: Mutex<Option<Duration>>,
     skipped: AtomicUsize,
     secret: Mutex<Option<Hook>>,
@@ -95,6 +100,7 @@ impl Bent {
         Arc::new(Self {
             system: SystemClock::new(),
             wall_seconds: AtomicUsize::new(0),
+            seconds: AtomicUsize::new(0),
             skips: Mutex::default(),
             skipped: AtomicUsize::new(0),
             secret: Mutex::default(),
@@ -104,7 +110,7 @@ impl Bent {
 
 impl Clock for Bent {
     fn now(&self) -> Duration {
-        self.system.now()
+        self.system.now() + Duration::from_secs(self.seconds.load(Ordering::Relaxed) as u64)
     }
 
     fn unix_nanos(&self) -> u64 {

@@ -34,7 +34,7 @@ pub use archive::{Archive, defragment, migrate, storage_version};
 pub use check::{Check, Finding, REBUILD, Report, Severity, Users};
 pub use import::{Import, Imported, export};
 pub use place::TargetDirs;
-pub use rebuild::{Rebuild, owner, put_aside};
+pub use rebuild::{Rebuild, RebuildProgress, owner, put_aside};
 pub use restore::Restore;
 pub use take_in::{TakenIn, take_in};
 
@@ -61,7 +61,7 @@ pub enum Error {
     NotInCluster(String),
     #[error("snapshot missing hash but --skip-hash-check=false")]
     NoHash,
-    #[error("expected sha256 {expected:?}, got {found:?}")]
+    #[error("expected sha256 {}, got {}", go::numbers(.expected), go::numbers(.found))]
     Hash { expected: [u8; 32], found: [u8; 32] },
     #[error(transparent)]
     Bbolt(#[from] bbolt::Error),

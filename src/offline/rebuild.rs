@@ -36,7 +36,28 @@ pub struct Rebuild {
     pub is_voter: bool,
 }
 
+/// How far a rebuild has come, as its directories show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RebuildProgress {
+    /// The damaged member's files are still there, or the cluster has not added the new member.
+    Begun,
+    /// The damaged files are put aside, and the new member has not been started.
+    PutAside,
+    /// There is a log of the new member.
+    Started,
+}
+
 impl Rebuild {
+    /// How far this rebuild of a directory, whose log may have one of its own, has come.
+    pub fn progress(&self, data_dir: &Path, wal_dir: Option<&Path>) -> RebuildProgress {
+        let is_there = data_dir.join("member").exists() || wal_dir.is_some_and(Path::exists);
+        match owner(data_dir, wal_dir) {
+            Some((id, _)) if self.new_id == Some(id) => RebuildProgress::Started,
+            None if self.new_id.is_some() && !is_there => RebuildProgress::PutAside,
+            _ => RebuildProgress::Begun,
+        }
+    }
+
     /// The plan of an earlier attempt; None if there is none.
     pub fn read(data_dir: &Path) -> Result<Option<Self>, Error> {
         let path = data_dir.join(FILE);

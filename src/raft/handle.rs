@@ -86,7 +86,7 @@ impl Handle {
     /// committed without it, and the loop publishes the commit index before apply can acknowledge
     /// an entry.
     pub fn read_index(&self, reply: impl FnOnce(Result<u64, Error>) + Send + 'static) {
-        if let Some(index) = self.shared.status.committed_alone() {
+        if let Some(index) = self.committed_alone() {
             return reply(Ok(index));
         }
         if planted::is(Bug::StaleRead) && self.status().role == Role::Leader {
@@ -95,6 +95,11 @@ impl Handle {
         if let Err((error, reply)) = self.shared.inbox.read(Box::new(reply)) {
             reply(Err(error));
         }
+    }
+
+    /// The index with which [`Handle::read_index`] answers within the call; None if it asks others.
+    pub fn committed_alone(&self) -> Option<u64> {
+        self.shared.status.committed_alone()
     }
 
     /// Hands in a message of another member.

@@ -72,7 +72,7 @@ pub fn start(
         ("raft-log", Box::new(move || log.run()) as Box<dyn FnOnce() + Send>),
         ("raft", Box::new(move || raft.run())),
     ] {
-        running.threads.push(supervisor.thread(name, body).map_err(Error::Thread)?);
+        running.threads.push(supervisor.prompt_thread(name, body).map_err(Error::Thread)?);
     }
     Ok((Handle { shared: Arc::clone(&running.shared) }, running))
 }
@@ -106,7 +106,8 @@ fn open(
         let metadata = Metadata { node_id: config.id, cluster_id: config.cluster_id };
         create(surroundings.disk.as_ref(), &config.dir, metadata, bootstrap, config.log)?;
     }
-    let (mut writer, reader, recovered) = log::open(&surroundings.disk, &config.dir, config.log)?;
+    let (mut writer, reader, recovered) =
+        log::open_applied(&surroundings.disk, &config.dir, config.log, config.applied)?;
     if config.log.fill_ahead {
         writer.fill_ahead(&surroundings.supervisor);
     }

@@ -75,19 +75,20 @@ fn config(dir: &Path, position: (u64, u64), conf_state: ConfState) -> Config {
 }
 
 fn try_start(config: Config, bootstrap: Option<&Bootstrap>) -> Result<Member, Error> {
-    try_start_with(config, bootstrap, Arc::new(NoTransport))
+    try_start_with(config, bootstrap, Arc::new(NoTransport), Arc::new(SystemDisk))
 }
 
 fn try_start_with(
     config: Config,
     bootstrap: Option<&Bootstrap>,
     transport: Arc<dyn Transport>,
+    disk: Arc<dyn Disk>,
 ) -> Result<Member, Error> {
     let (applier, committed) = sync_channel(crate::limits::APPLY_QUEUE_BATCHES_MAX);
     let recorder = Arc::new(Recorder::default());
     let surroundings = Surroundings {
         clock: Arc::new(SystemClock::new()),
-        disk: Arc::new(SystemDisk),
+        disk,
         transport,
         observer: Arc::clone(&recorder) as Arc<dyn Observer>,
         applier,
@@ -101,8 +102,11 @@ fn try_start_with(
 }
 
 fn bootstrapped(dir: &Path) -> Member {
-    let bootstrap = Bootstrap { members: vec![(ID, Bytes::from_static(b"{}"))] };
-    try_start(config(dir, (0, 0), ConfState::default()), Some(&bootstrap)).unwrap()
+    try_start(config(dir, (0, 0), ConfState::default()), Some(&alone())).unwrap()
+}
+
+fn alone() -> Bootstrap {
+    Bootstrap { members: vec![(ID, Bytes::from_static(b"{}"))] }
 }
 
 impl Member {

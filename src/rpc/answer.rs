@@ -2,32 +2,24 @@
 //!
 //! The answer to a unary call is one length-prefixed message, and trailers. Framing it here rather
 //! than in tonic's server saves three boxed futures, two boxed bodies and two 8 KiB buffers a
-//! request. The messages of an answer stream are framed by tonic's codec; its messages and its end
-//! are counted here.
+//! request. `stream` frames the messages of a stream.
 
-use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use bytes::BufMut as _;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame};
 use prost::Message;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::spans;
+use super::encoded::{Encoded, GRPC_STATUS, PREFIX_BYTES, Pieces, prefix, trailers};
+use super::parts::{Joined, Parts};
+use super::stream::Stream;
 use crate::metrics;
-use crate::trace::Span;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// Bytes before each message: a flag that says whether it is compressed, and its length in four
-/// bytes, big endian.
-pub const PREFIX_BYTES: usize = 5;
-/// Largest message that is sent, in bytes: etcd sets grpc-go's send limit to MaxInt32.
-const SEND_BYTES_MAX: usize = i32::MAX as usize;
 
 /// The error type of request bodies: a fault of the transport, or a `Status` that `server` puts in
 /// the place of a message.
@@ -37,7 +29,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Body {
     /// Trailers-only: everything is in the headers.
     Empty,
-    Unary(Option<Bytes>),
+    Unary(Option<Parts>),
+    /// The message of a unary answer that is read as the client takes it.
+    Pieces(Box<Pieces>),
     /// After the message of a unary answer: its trailers.
     Trailers,
     Stream(Box<Stream>),
@@ -45,126 +39,29 @@ pub enum Body {
 
 pub type Output = Response<Body>;
 
-/// Resolves, with the status for the client, when a stream must end although its client still
-/// reads.
-pub(super) type Ending = Pin<Box<dyn Future<Output = Status> + Send>>;
-
-/// A server stream. It ends early when the server stops, when its deadline is over, or when its
-/// client asked for a leader and there is none for long.
-pub struct Stream {
-    pub inner: tonic::body::Body,
-    pub ending: Ending,
-    pub method: &'static metrics::Method,
-    pub start: Instant,
-    span: Span,
-    /// Bytes of the current message that are still to be sent; the next message begins behind them.
-    skip: usize,
-    /// The prefix of the next message as far as it has been sent.
-    header: Vec<u8>,
-    done: bool,
-}
-
-impl Stream {
-    pub fn new(
-        inner: tonic::body::Body,
-        ending: Ending,
-        method: &'static metrics::Method,
-        start: Instant,
-        span: Span,
-    ) -> Self {
-        Self { inner, ending, method, start, span, skip: 0, header: Vec::new(), done: false }
+#[cfg(test)]
+impl Body {
+    /// A stream that nothing but its messages ends.
+    pub fn of_messages<S, M>(messages: S) -> Self
+    where
+        S: futures_core::Stream<Item = Result<M, Status>> + Send + 'static,
+        M: prost::Message + 'static,
+    {
+        let (ending, start) = (Box::pin(std::future::pending()), crate::clock::instant());
+        let method = metrics::Method::new("test", "Messages", metrics::CallKind::ServerStream);
+        let (method, span) = (Box::leak(Box::new(method)), crate::trace::Span::default());
+        Self::Stream(Box::new(Stream::new(messages, ending, method, start, span)))
     }
-
-    /// Counts the messages whose prefix ends within `bytes`. A data frame may end anywhere, also
-    /// within a prefix, so the part of a prefix that was sent is kept in `header`.
-    fn count(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let skip = self.skip.min(bytes.len());
-            self.skip -= skip;
-            bytes = &bytes[skip..];
-            let take = (PREFIX_BYTES - self.header.len()).min(bytes.len());
-            self.header.extend_from_slice(&bytes[..take]);
-            bytes = &bytes[take..];
-            if let [_, a, b, c, d] = self.header[..] {
-                self.skip = u32::from_be_bytes([a, b, c, d]) as usize;
-                self.header.clear();
-                self.method.sent.inc();
-                metrics::client_sent_bytes().inc_by(self.skip as u64);
-            }
-        }
-    }
-
-    fn finish(&mut self, code: Code, message: impl FnOnce() -> String) {
-        if !self.done {
-            self.done = true;
-            self.method.handled(code as usize, self.start.elapsed().as_secs_f64());
-            spans::end(std::mem::take(&mut self.span), code, message);
-        }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.done {
-            return Poll::Ready(None);
-        }
-        if let Poll::Ready(status) = self.ending.as_mut().poll(context) {
-            self.finish(status.code(), || status.message().to_owned());
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
-        }
-        let frame = match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(frame) => frame,
-        };
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.count(data);
-                }
-                if let Some(trailers) = frame.trailers_ref() {
-                    let status = trailers.get(GRPC_STATUS);
-                    let code =
-                        status.map_or(Code::Unknown, |value| Code::from_bytes(value.as_bytes()));
-                    let status = || Status::from_header_map(trailers);
-                    let text = || status().map(|status| status.message().to_owned());
-                    self.finish(code, || text().unwrap_or_default());
-                    return Poll::Ready(self.last(frame));
-                }
-            }
-            Some(Err(status)) => self.finish(status.code(), || status.message().to_owned()),
-            None => self.finish(Code::Ok, String::new),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn last(&self, frame: &Frame<Bytes>) -> Option<Result<Frame<Bytes>, Status>> {
-        frame.trailers_ref().map(|trailers| Ok(Frame::trailers(trailers.clone())))
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // Before the span of the call, as the spans within it are: those of watchers.
-        self.inner = tonic::body::Body::empty();
-        self.finish(Code::Cancelled, String::new);
-    }
-}
-
-fn trailers(status: &Status) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(2);
-    if status.add_header(&mut map).is_err() {
-        // The status's text or metadata is no valid header; its code alone always is.
-        map.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
-    }
-    map
 }
 
 impl HttpBody for Body {
-    type Data = Bytes;
+    type Data = Parts;
     type Error = Status;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Parts>, Status>>> {
         let body = self.get_mut();
         match body {
             Self::Empty => Poll::Ready(None),
@@ -173,6 +70,13 @@ impl HttpBody for Body {
                 *body = Self::Trailers;
                 Poll::Ready(frame)
             }
+            Self::Pieces(pieces) => match ready!(pieces.poll(context)) {
+                Some(piece) => Poll::Ready(Some(piece.map(|piece| Frame::data(piece.into())))),
+                None => {
+                    *body = Self::Trailers;
+                    Pin::new(body).poll_frame(context)
+                }
+            },
             Self::Trailers => {
                 *body = Self::Empty;
                 let mut map = HeaderMap::with_capacity(1);
@@ -210,9 +114,12 @@ pub(super) fn failure(status: &Status) -> Output {
 }
 
 /// A successful unary answer.
-pub(super) fn success(Encoded(message): Encoded) -> Output {
-    metrics::client_sent_bytes().inc_by(message.len().saturating_sub(PREFIX_BYTES) as u64);
-    let mut response = Response::new(Body::Unary(Some(message)));
+pub(super) fn success(message: Encoded) -> Output {
+    metrics::client_sent_bytes().inc_by(message.bytes as u64);
+    let mut response = Response::new(match message.rest {
+        None => Body::Unary(Some(message.first)),
+        Some(rest) => Body::Pieces(Box::new(Pieces::new(message.first.into_bytes(), rest))),
+    });
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
 }
@@ -230,17 +137,6 @@ pub(super) trait Encode {
     fn encoded(self) -> Result<Encoded, Status>;
 }
 
-/// An encoded answer: prefix and message.
-#[derive(Debug)]
-pub(super) struct Encoded(pub(super) Bytes);
-
-impl Encoded {
-    /// The message without its prefix.
-    pub(super) fn message(&self) -> Bytes {
-        self.0.slice(PREFIX_BYTES.min(self.0.len())..)
-    }
-}
-
 impl Encode for Encoded {
     fn encoded(self) -> Result<Encoded, Status> {
         Ok(self)
@@ -249,22 +145,14 @@ impl Encode for Encoded {
 
 impl<M: Message> Encode for M {
     fn encoded(self) -> Result<Encoded, Status> {
-        encode(&self).map(Encoded)
+        let length = self.encoded_len();
+        let prefix = prefix(length)?;
+        let mut message = Joined::default();
+        message.expect(PREFIX_BYTES + length);
+        message.put_slice(&prefix);
+        self.encode_raw(&mut message);
+        Ok(Encoded::whole(message.finish()))
     }
-}
-
-pub(super) fn encode<M: Message>(message: &M) -> Result<Bytes, Status> {
-    let length = message.encoded_len();
-    let Some(prefix) = u32::try_from(length).ok().filter(|_| length <= SEND_BYTES_MAX) else {
-        return Err(Status::resource_exhausted(format!(
-            "grpc: trying to send message larger than max ({length} vs. {SEND_BYTES_MAX})"
-        )));
-    };
-    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
-    bytes.put_u8(0);
-    bytes.put_u32(prefix);
-    message.encode_raw(&mut bytes);
-    Ok(bytes.freeze())
 }
 
 #[cfg(test)]

@@ -26,13 +26,14 @@ use http::{HeaderMap, Method as Verb, StatusCode};
 use http_body::Body as HttpBody;
 use prost::Message;
 use tonic::{Code, Status};
-use tonic_prost::ProstCodec;
 
-use super::answer::{self, BoxError, Encode, Encoded, Ending, Output};
+use super::answer::{self, BoxError, Encode, Output};
+use super::encoded::Encoded;
 use super::error::Error;
 use super::metadata::{self, Deadline};
 use super::request::{self, Cardinality, Requests};
 use super::stats::{self, Shown};
+use super::stream::{Ending, Stream};
 use super::{Server, spans};
 use crate::auth::{Credentials, Demand};
 use crate::clock;
@@ -190,7 +191,7 @@ impl Server {
             handler(Arc::clone(self), who, request).await
         });
         match stream.await {
-            Ok(stream) => self.stream_body::<R, M, S>(parts, call, stream),
+            Ok(stream) => self.stream_body(parts, call, stream),
             Err(status) => call.fail(&status),
         }
     }
@@ -231,23 +232,17 @@ impl Server {
             Err(status) => return call.fail(&status),
         };
         let stream = handler(Arc::clone(self), who, requests);
-        self.stream_body::<R, M, S>(parts, call, stream)
+        self.stream_body(parts, call, stream)
     }
 
-    fn stream_body<R, M, S>(&self, parts: &Parts, call: Call, stream: S) -> Output
+    fn stream_body<R, S>(&self, parts: &Parts, call: Call, stream: S) -> Output
     where
-        R: Message + Default + 'static,
-        M: Message + Default + 'static,
+        R: Message + 'static,
         S: futures_core::Stream<Item = Result<R, Status>> + Send + 'static,
     {
-        let codec = ProstCodec::<R, M>::default();
-        let encoder = tonic::codec::Codec::encoder(&mut { codec });
-        let body =
-            tonic::codec::EncodeBody::new_server(encoder, stream, None, Default::default(), None);
         let ending = self.ending(parts);
         let (method, start, span) = call.hand_over();
-        let stream = answer::Stream::new(tonic::body::Body::new(body), ending, method, start, span);
-        answer::stream(stream)
+        answer::stream(Stream::new(stream, ending, method, start, span))
     }
 
     /// Resolves when a stream with this metadata must end: the server stops, the deadline is over,

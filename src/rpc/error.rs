@@ -114,7 +114,7 @@ pub fn status(error: node::Error) -> Status {
         From::RequestTooLarge => Error::RequestTooLarge,
         From::NoLeader => Error::NoLeader,
         From::LeaderChanged => Error::LeaderChanged,
-        From::Timeout => Error::Timeout,
+        From::Timeout | From::TakenTooSlowly => Error::Timeout,
         From::TimeoutDueToLeaderFail => Error::TimeoutDueToLeaderFail,
         From::TimeoutDueToConnectionLost => Error::TimeoutDueToConnectionLost,
         From::TimeoutWaitAppliedIndex => Error::TimeoutWaitAppliedIndex,

@@ -9,14 +9,15 @@ use futures_util::stream::{self, Stream};
 use prost::Message;
 use tonic::Status;
 
-use super::answer::{Encode, Encoded};
+use super::answer::Encode;
+use super::encoded::{Encoded, PREFIX_BYTES, SEND_BYTES_MAX};
 use super::error::{Error, status};
 use super::{Server, check, spans, stats};
 use crate::auth::Credentials;
 use crate::clock;
 use crate::limits::{STREAM_CHUNK_ROWS, TXN_DEPTH_MAX};
 use crate::metrics::{self, Operation};
-use crate::node::{self, Op, Reply};
+use crate::node::{self, Op, RangeAnswer, Reply};
 use crate::pb::loggable;
 use crate::pb::logged::logged;
 use crate::pb::shapes::Shaped as _;
@@ -104,7 +105,7 @@ impl Server {
     ) {
         let expected = self.config.warning_apply_duration;
         let answer = match result {
-            Ok(Ok(encoded)) => Ok(|| format!("{} size:{}", rows(encoded), encoded.message().len())),
+            Ok(Ok(encoded)) => Ok(|| format!("{} size:{}", rows(encoded), encoded.bytes)),
             Ok(Err(status)) => Err(status as &dyn Display),
             Err(error) => Err(error as &dyn Display),
         };
@@ -122,7 +123,12 @@ impl Server {
         check::range(&request)?;
         let mut reading = Reading::begin(Operation::Range);
         let began = &mut reading.range_began;
-        let result = self.node.range_as(&who, &request, began, Encode::encoded).await;
+        let bounds = (PREFIX_BYTES, SEND_BYTES_MAX);
+        let result = self.node.range_in_pieces(&who, &request, began, bounds).await;
+        let result = result.map(|answer| match answer {
+            RangeAnswer::Short(response) => response.encoded(),
+            RangeAnswer::Encoded(answer) => Encoded::range(answer),
+        });
         reading.ended(&result);
         let request = || logged(RangeRequest::SHAPE, &request.encode_to_vec());
         self.warn_if_slow("read-only range ", &reading, request, &result, stats::rows_of_range);

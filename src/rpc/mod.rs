@@ -5,8 +5,8 @@
 //! ```
 //!
 //! One file per service. `routes` is the one table of methods, from which [`Server::call`] finds
-//! the handler of a path; `call` is what all calls have in common. Messages are framed in `request`
-//! and `answer`; only the answers of streams run through tonic's codec. `error` is the one table of
+//! the handler of a path; `call` is what all calls have in common. Messages are framed in `request`,
+//! `encoded` and `answer`; only the answers of streams run through tonic's codec. `error` is the one table of
 //! codes and texts, and `check` the shape of requests; both are pure. `spans` is what a trace shows
 //! of a call. This room knows no store, no log and no socket: listeners belong to `server`.
 //!
@@ -19,6 +19,7 @@ mod call;
 mod check;
 mod cluster;
 mod election;
+mod encoded;
 mod error;
 mod health;
 mod kv;
@@ -26,12 +27,14 @@ mod lease;
 mod lock;
 mod maintenance;
 mod metadata;
+mod parts;
 mod recipe;
 mod request;
 mod routes;
 mod space;
 mod spans;
 mod stats;
+mod stream;
 mod watch;
 
 use std::sync::Arc;
@@ -41,11 +44,14 @@ use tokio::sync::watch as latest;
 use tonic::Status;
 
 use crate::node::Node;
+use crate::supervise::Supervisor;
 
-pub use answer::{Body, BoxError, Output, PREFIX_BYTES};
+pub use answer::{Body, BoxError, Output};
 pub use auth::CommonName;
+pub use encoded::{PREFIX_BYTES, Pieces};
 pub use error::{Error, status};
 pub use metadata::illegal_base64;
+pub use parts::Parts;
 pub use request::{discard, too_large};
 pub use routes::{METHODS, enable_handling_seconds};
 pub use spans::LocalAddress;
@@ -119,6 +125,10 @@ impl Server {
     /// As [`Config::message_bytes_max`].
     pub fn message_bytes_max(&self) -> usize {
         self.config.message_bytes_max()
+    }
+
+    pub fn supervisor(&self) -> &Supervisor {
+        self.node.supervisor()
     }
 
     /// Whether this member has applied that authentication is on.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::error::{Error, status};
 use super::kv::propose;
@@ -32,9 +32,13 @@ use crate::watch::{self as hub, Item, Next};
 const SESSION_TTL_SECONDS: i64 = 60;
 
 /// An error as etcd's Lock and Election send it. They run inside a client in etcd's own process, so
-/// each error arrives with code Unknown and keeps its text.
+/// each error arrives with code Unknown and keeps its text. Only an expired or canceled context has a
+/// code of its own, which grpc-go gives it.
 pub(super) fn as_unknown(error: Status) -> Status {
-    Status::unknown(error.message())
+    match error.code() {
+        Code::DeadlineExceeded | Code::Cancelled => error,
+        _ => Status::unknown(error.message()),
+    }
 }
 
 pub(super) fn put(key: Bytes, value: Bytes, lease: i64) -> RequestOp {

@@ -19,7 +19,8 @@ use http_body_util::BodyExt;
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::answer::{BoxError, PREFIX_BYTES};
+use super::answer::BoxError;
+use super::encoded::PREFIX_BYTES;
 use crate::go;
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_TIMEOUT, REQUEST_BODY_TIMEOUT};
 use crate::metrics;
@@ -287,9 +288,11 @@ impl<M: Message + Default + Shaped> Requests<M> {
 
     /// The next message; None once the client has closed its side, also if that cuts a prefix, as
     /// in grpc-go. Cancel-safe: bytes that were read stay in `buffer` for the next call. Counts as
-    /// a message in any case, as in etcd.
+    /// a message in any case, as in etcd. Gives way to other tasks from time to time, since many may
+    /// have arrived.
     pub(super) async fn message(&mut self) -> Result<Option<M>, Status> {
         self.receives = true;
+        tokio::task::coop::consume_budget().await;
         let message = self.next().await;
         self.method.received.inc();
         self.receives = false;
@@ -352,7 +355,7 @@ mod tests {
 
     use super::*;
     use crate::pb::PutRequest;
-    use crate::rpc::answer::encode;
+    use crate::rpc::answer::Encode as _;
     use crate::rpc::routes;
 
     struct Chunks(VecDeque<Bytes>);
@@ -383,7 +386,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_is_read_from_chunks_of_any_size() {
-        let bytes = encode(&put()).unwrap();
+        let bytes = put().encoded().unwrap().first.into_bytes();
         for chunk in [1, 2, 4, 5, 6, 50, 1000] {
             assert_eq!(decoded(&bytes, chunk, 200).await.unwrap(), put(), "{chunk}");
         }
@@ -395,9 +398,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stream_that_never_waits_lets_other_tasks_in() {
+        let bytes = put().encoded().unwrap().first.into_bytes().repeat(10_000);
+        let mut requests = requests(&bytes, bytes.len());
+        let other = tokio::spawn(async {});
+        let mut messages = 0;
+        while !other.is_finished() {
+            assert!(requests.message().await.unwrap().is_some(), "the other task had no turn");
+            messages += 1;
+        }
+        assert!(messages < 1000, "{messages}");
+    }
+
+    #[tokio::test]
     async fn messages_of_a_stream_are_read_from_chunks_of_any_size() {
-        let bytes = [encode(&put()).unwrap(), encode(&PutRequest::default()).unwrap()].concat();
-        let bytes = [&bytes[..], &encode(&put()).unwrap()].concat();
+        let bytes = [put(), PutRequest::default()]
+            .map(|request| request.encoded().unwrap().first.into_bytes())
+            .concat();
+        let bytes = [&bytes[..], &put().encoded().unwrap().first.into_bytes()].concat();
         for chunk in [1, 2, 4, 5, 6, 50, 1000] {
             let mut requests = requests(&bytes, chunk);
             for expected in [put(), PutRequest::default(), put()] {
@@ -411,7 +429,7 @@ mod tests {
     async fn the_end_of_a_stream_counts_as_a_message_as_in_etcd() {
         let kind = metrics::CallKind::BidiStream;
         let method: &'static _ = Box::leak(Box::new(metrics::Method::new("test", "Test", kind)));
-        let bytes = encode(&put()).unwrap();
+        let bytes = put().encoded().unwrap().first.into_bytes();
         for (bytes, count) in [(&bytes[..], 2), (&bytes[..50], 1), (&b"\x05\0\0\0\0"[..], 1)] {
             let before = method.received.get();
             let headers = HeaderMap::new();
@@ -424,7 +442,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_cut_ends_in_grpc_gos_words() {
-        let bytes = encode(&put()).unwrap();
+        let bytes = put().encoded().unwrap().first.into_bytes();
         let none = "cardinality violation: received no request message from \
                     non-client-streaming RPC";
         for (length, unary, stream) in [

@@ -18,6 +18,8 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http_body::Body as HttpBody;
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use tonic::Status;
 
 use super::answer::{self, BoxError, Output};
@@ -129,6 +131,7 @@ macro_rules! routes {
                                     .await;
                             }
                         })*
+                        let body = body.map_err(Into::into).boxed_unsync();
                         Box::pin(self.seldom(&head, body)).await
                     };
                     if let Some(content_type) = answer::echoed_content_type(&head.headers) {
@@ -138,11 +141,13 @@ macro_rules! routes {
                 }
             }
 
-            async fn seldom<B>(self: Arc<Self>, head: &Head, body: B) -> Output
-            where
-                B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-                B::Error: Into<BoxError> + Send + Sync,
-            {
+            /// The body is boxed, so that each of these many methods has its code once, and not for
+            /// each kind of body.
+            async fn seldom(
+                self: Arc<Self>,
+                head: &Head,
+                body: UnsyncBoxBody<Bytes, BoxError>,
+            ) -> Output {
                 let path = path(head);
                 let split = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'));
                 let Some((service, name)) = split else {

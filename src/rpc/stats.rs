@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use tonic::Status;
 
-use super::answer::Encoded;
+use super::encoded::Encoded;
+use super::parts::Parts;
 use crate::clock;
 use crate::go;
 use crate::limits::TXN_DEPTH_MAX;
@@ -112,7 +113,7 @@ pub(super) fn since(start: Instant) -> Duration {
 fn counts(shown: &Shown, answer: Option<&Encoded>) -> Counts {
     let message = &shown.message;
     let response = answer.map(Encoded::message);
-    let response_bytes = response.as_ref().map_or(0, |it| it.len() as i64);
+    let response_bytes = answer.map_or(0, |answer| answer.bytes as i64);
     let made = |requests, responses, content| Counts {
         requests,
         request_bytes: message.len() as i64,
@@ -122,7 +123,10 @@ fn counts(shown: &Shown, answer: Option<&Encoded>) -> Counts {
     };
     match shown.shape {
         shape if shape == RangeRequest::SHAPE => {
-            let count = decoded::<raw::RangeResponse>(response).count;
+            let count = match answer.and_then(|answer| answer.range) {
+                Some((_, count)) => count,
+                None => decoded::<raw::RangeResponse>(response).count,
+            };
             made(0, count, logged(shape, message))
         }
         shape if shape == PutRequest::SHAPE => {
@@ -150,13 +154,16 @@ fn counts(shown: &Shown, answer: Option<&Encoded>) -> Counts {
     }
 }
 
-fn decoded<M: prost::Message + Default>(message: Option<Bytes>) -> M {
+fn decoded<M: prost::Message + Default>(message: Option<Parts>) -> M {
     message.and_then(|message| M::decode(message).ok()).unwrap_or_default()
 }
 
 /// The rows of a range's answer, for the line about a slow read.
 pub(super) fn rows_of_range(answer: &Encoded) -> String {
-    let rows = decoded::<raw::RangeResponse>(Some(answer.message())).kvs.len();
+    let rows = match answer.range {
+        Some((rows, _)) => rows,
+        None => decoded::<raw::RangeResponse>(Some(answer.message())).kvs.len(),
+    };
     format!("range_response_count:{rows}")
 }
 
@@ -173,6 +180,7 @@ pub(super) fn rows_of_txn(answer: &Encoded) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::EncodedRange;
     use crate::pb::RequestOp;
     use crate::pb::request_op::Request;
     use crate::rpc::answer::Encode as _;
@@ -213,6 +221,12 @@ mod tests {
         let found = counts(&shown(&range), Some(&answer));
         assert_eq!((found.responses, found.content.as_str()), (7, r#"key:"k" limit:1"#));
         assert_eq!(rows_of_range(&answer), "range_response_count:1");
+        // Of an answer that is sent in pieces only the beginning is there.
+        let answer = EncodedRange { first: vec![0; 9], bytes: 999, rows: 2, count: 7, rest: None };
+        let answer = Encoded::range(answer).unwrap();
+        let found = counts(&shown(&range), Some(&answer));
+        assert_eq!((found.responses, found.response_bytes), (7, 999));
+        assert_eq!(rows_of_range(&answer), "range_response_count:2");
         let password =
             crate::pb::AuthUserAddRequest { password: "secret".into(), ..Default::default() };
         assert_eq!(counts(&shown(&password), None), NO_COUNTS);

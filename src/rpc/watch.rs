@@ -5,7 +5,7 @@
 //! when it is taken, and each fragment on its own. The stream looks for requests between responses,
 //! so that a busy watcher cannot delay a cancel.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,13 +51,13 @@ struct WatchResponses {
     stream: WatchStream,
     /// None after the client's half-close, which leaves the watchers alive.
     requests: Option<Requests<WatchRequest>>,
-    options: HashMap<i64, WatchOptions>,
+    options: BTreeMap<i64, WatchOptions>,
     /// Options of watchers that were cancelled and whose Canceled item is still queued, perhaps
     /// behind events. Their ids are free already: a new watcher may have one of them, with its own
     /// entry in `options`, and may be cancelled too. So each id has a queue.
-    canceling: HashMap<i64, VecDeque<WatchOptions>>,
+    canceling: BTreeMap<i64, VecDeque<WatchOptions>>,
     /// The spans of watchers, as far as they are recorded.
-    spans: HashMap<i64, Span>,
+    spans: BTreeMap<i64, Span>,
     queued: VecDeque<WatchResponse>,
     /// The events that are being sent, in one response or several fragments.
     sending: Option<SendingEvents>,
@@ -112,9 +112,9 @@ impl Server {
             server: self,
             who,
             requests: Some(requests),
-            options: HashMap::new(),
-            canceling: HashMap::new(),
-            spans: HashMap::new(),
+            options: BTreeMap::new(),
+            canceling: BTreeMap::new(),
+            spans: BTreeMap::new(),
             queued: VecDeque::new(),
             sending: None,
             ticks,
@@ -377,14 +377,20 @@ impl WatchResponses {
         let mut response = WatchResponse { header, watch_id, fragment, ..Default::default() };
         let bytes_max = self.server.config.message_bytes_max();
         let mut bytes = response.encoded_len();
-        while fill(&mut response, &mut bytes, &mut sending.ready, bytes_max) {
+        let is_last = loop {
+            if !fill(&mut response, &mut bytes, &mut sending.ready, bytes_max) {
+                break false;
+            }
             if sending.changes.is_empty() {
-                response.fragment = false;
-                return Ok(response);
+                break true;
             }
             self.make_events(&mut sending).await?;
+        };
+        match is_last {
+            true => response.fragment = false,
+            false => self.sending = Some(sending),
         }
-        self.sending = Some(sending);
+        self.stream.room(bytes).await;
         Ok(response)
     }
 
@@ -392,12 +398,23 @@ impl WatchResponses {
     /// fragment leaves before all previous pairs are read.
     async fn make_events(&mut self, sending: &mut SendingEvents) -> Result<(), Status> {
         let SendingEvents { changes, options, ready, .. } = sending;
-        let count = if options.fragment { PREVIOUS_INLINE_MAX } else { usize::MAX };
-        let mut changes: Vec<Change> = changes.drain(..count.min(changes.len())).collect();
-        if options.prev_kv {
-            changes = self.stream.read_previous(changes).await.map_err(status)?;
+        let wants_previous = options.prev_kv;
+        let mut made: Vec<Change> = match options.fragment {
+            true => {
+                let count = changes.len().min(PREVIOUS_INLINE_MAX);
+                let next = &mut changes.make_contiguous()[..count];
+                // No more than a fragment of them: they wait for the client, too.
+                let bytes_max = self.server.config.message_bytes_max();
+                let read = |next| self.stream.read_some_previous(next, bytes_max).map_err(status);
+                let count = if wants_previous { read(next)? } else { count };
+                changes.drain(..count).collect()
+            }
+            false => std::mem::take(changes).into(),
+        };
+        if wants_previous && !options.fragment {
+            made = self.stream.read_previous(made).await.map_err(status)?;
         }
-        ready.extend(changes.into_iter().map(|change| event(change, options.prev_kv)));
+        ready.extend(made.into_iter().map(|change| event(change, wants_previous)));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use http_body::Body as HttpBody;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -30,6 +30,7 @@ use super::line::{ClientLine, LineBody};
 use super::measured::{self, Excess, Measured};
 use super::outbox::{Account, AnswerSize};
 use super::services::{Keepalive, Services, stopping};
+use super::socket::Cut;
 use super::unfinished::CountedRequestBody;
 use super::unread::UnreadRequestBody;
 use super::websocket;
@@ -52,6 +53,7 @@ pub(super) struct Origin {
     pub remote: Option<SocketAddr>,
     /// The address at which the connection was accepted, if calls are traced.
     pub local: Option<LocalAddress>,
+    pub cut: Cut,
 }
 
 impl Origin {
@@ -117,7 +119,7 @@ async fn http2_connection<S>(
 {
     let front = Front::new(&services, origin.clone());
     let Services { rpc, keepalive, serves_http, supervisor, outbox, .. } = services;
-    let account = outbox.open();
+    let account = outbox.open(origin.remote);
     let calls = Calls::default();
     let serves_both = serves_http && origin.is_secured;
     // As in etcd: where one port serves both, Go's HTTP server has the connection and counts no
@@ -195,7 +197,7 @@ async fn http1_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let account = services.outbox.open();
+    let account = services.outbox.open(origin.remote);
     // etcd looks for HTTP/1 on such a port before it hands the connection to Go's server.
     let is_sniffed = services.port == Port::Client && !origin.is_secured;
     let line = ClientLine::new(stream, Arc::clone(&account), is_sniffed);
@@ -213,6 +215,8 @@ async fn http1_connection<S>(
             let asking = request.headers().contains_key(UPGRADE).then(|| line.clone());
             let kind = AnswerSize::of(Gateway::call_of(request.uri().path()));
             let begun = account.begin();
+            let is_old = request.version() == Version::HTTP_10;
+            let cut = is_old.then(|| front.origin.cut.clone());
             let request = request.map(|body| LineBody::new(body, line.clone()));
             let answer = match refused_expectation(request.headers()) {
                 Some(refusal) => refusal.map(AnswerBody::Http),
@@ -224,7 +228,7 @@ async fn http1_connection<S>(
             if let Some(line) = asking {
                 line.answered(answer.status() == StatusCode::SWITCHING_PROTOCOLS);
             }
-            let counted = |body| ChargedBody::new(body, kind, None, begun, account);
+            let counted = |body| ChargedBody::new(body, kind, None, begun, account).cutting(cut);
             Ok::<_, Infallible>(answer.map(counted))
         }
     });

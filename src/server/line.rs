@@ -3,7 +3,7 @@
 //! hyper does not read while an answer is on its way, since a client may close its side after its
 //! request and still wait for the answer. For a watch that would be for ever: its answer ends only
 //! when the client goes. So the answer of a stream asks here, which reads ahead a little; hyper
-//! gets those bytes later.
+//! gets those bytes later. As long as the request's body comes, hyper reads, and sees its end.
 //!
 //! What hyper gets passes `heads` first. A request that is refused there looks to hyper like the end
 //! of the connection, and its answer is written when hyper has answered all others and closes.
@@ -13,7 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -37,6 +37,10 @@ struct Inner<S> {
     /// What was read and hyper has not seen.
     ahead: BytesMut,
     has_ended: bool,
+    /// The body of the request at hand has not come whole.
+    has_more_body: bool,
+    /// Who asked meanwhile whether the client has hung up.
+    asking: Option<Waker>,
     heads: Heads,
     /// Counts the bytes of a head that is not complete. Made with the first of them.
     part: Option<Box<dyn Incomplete>>,
@@ -59,6 +63,8 @@ impl<S> ClientLine<S> {
             account,
             ahead: BytesMut::new(),
             has_ended: false,
+            has_more_body: false,
+            asking: None,
             heads: Heads::new(is_sniffed),
             part: None,
             farewell: Bytes::new(),
@@ -116,6 +122,10 @@ impl<S> Inner<S> {
 impl<S: AsyncRead + Unpin + Send> Line for ClientLine<S> {
     fn poll_hung_up(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.0.lock();
+        if inner.has_more_body {
+            inner.asking = Some(context.waker().clone());
+            return Poll::Pending;
+        }
         let Inner { stream, ahead, has_ended, .. } = &mut *inner;
         while !*has_ended {
             if ahead.len() >= LINE_AHEAD_BYTES_MAX {
@@ -259,7 +269,20 @@ pub(super) struct LineBody<S> {
 
 impl<S> LineBody<S> {
     pub(super) fn new(body: Incoming, line: ClientLine<S>) -> Self {
+        line.0.lock().has_more_body = !body.is_end_stream();
         Self { body, line }
+    }
+
+    /// What the client sends from now on is not of this body.
+    fn end(&self) {
+        let asking = {
+            let mut inner = self.line.0.lock();
+            inner.has_more_body = false;
+            inner.asking.take()
+        };
+        if let Some(asking) = asking {
+            asking.wake();
+        }
     }
 
     fn fault(&self, error: hyper::Error) -> BoxError {
@@ -273,6 +296,12 @@ impl<S> LineBody<S> {
     }
 }
 
+impl<S> Drop for LineBody<S> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl<S> HttpBody for LineBody<S> {
     type Data = Bytes;
     type Error = BoxError;
@@ -282,6 +311,9 @@ impl<S> HttpBody for LineBody<S> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
+            self.end();
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(|error| self.fault(error))))
     }
 

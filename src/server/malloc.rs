@@ -16,7 +16,7 @@ pub(super) fn set_up() {
 }
 
 /// Gives free memory back to the system, that between blocks in use included. Each arena is locked
-/// while its pages are looked at, some milliseconds, so this is for after a flood.
+/// while its pages are looked at, some milliseconds, so this is for after a flood or a start.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "malloc_trim is a C function")]
 pub(super) fn give_back() {

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | settings | `flags`, `reference`, `kindly`, `file`, `config`, `environment`, `values`, `addresses`, `check`, `load` |
 //! | the first members | `url`, `resolve`, `member_list`, `discovery`, `join`, `cluster` |
-//! | a connection | `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
+//! | a connection | `stream`, `connection`, `executor`, `io`, `inbound`, `hpack`, `huffman` |
 //! | bytes that clients make the member hold | `outbox`, `unread`, `unfinished` |
 //! | ports | `listen`, `services`, `tls`, `serve` |
 //! | the TCP gateway | `relay` |
@@ -74,7 +74,9 @@ mod services;
 mod signals;
 #[cfg(test)]
 mod snapshot_tests;
+mod socket;
 mod startup_log;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -99,7 +101,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::gateway::{self, Gateway};
 use crate::http::{Http, Port};
 use crate::node::Node;
-use crate::{limits, rpc};
+use crate::supervise::{Supervisor, slice};
+use crate::{limits, rpc, supervise};
 pub use config::StartedAs;
 use config::{Config, Notice, Stop};
 use connection::{Origin, connection};
@@ -151,7 +154,7 @@ pub fn main(words: Vec<OsString>, started_as: StartedAs) -> ExitCode {
         Ok(config) => match log::Logger::new(&config.log) {
             Ok(logger) => {
                 logger.install();
-                log_panics();
+                end_at_panic();
                 start(config, &words, &notices)
             }
             Err(error) => stop_early(started_as, &Stop::Invalid(error), &words, &notices),
@@ -218,17 +221,14 @@ where
     connection(stream, Origin::default(), services, stop).await;
 }
 
-/// Logs panics, which are mistakes in rusd, as lines of the log's form: the text of the default
-/// hook would be lost among them.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let payload = info.payload();
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-        tracing::error!(target: log::FATAL, place, thread, "panic: {}", text.unwrap_or("unknown"));
-    }));
+/// Logs panics, which are mistakes in rusd, as lines of the log's form, and ends the process: the
+/// text of the default hook would be lost among them.
+fn end_at_panic() {
+    supervise::end_at_panic(1, |place, thread, panicked| {
+        tracing::error!(target: log::FATAL, place, thread, "panic: {}", panicked.why());
+        tracing::error!(error = %panicked, "the member stops");
+        fatal("the member cannot go on", &panicked.to_string());
+    });
 }
 
 /// Logs the last line of a server that cannot go on.
@@ -271,11 +271,13 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
     // work.
     let clients = tokio::runtime::Builder::new_multi_thread()
         .event_interval(limits::TASKS_BETWEEN_POLLS)
+        .on_thread_start(|| slice::set(Duration::ZERO))
         .enable_all()
         .build();
     let member = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("rusd-member")
+        .on_thread_start(|| slice::set(Duration::ZERO))
         .enable_all()
         .build();
     let (clients, member) = match (clients, member) {
@@ -284,6 +286,11 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
             return fatal("cannot start threads", &error.to_string());
         }
     };
+    // A new thread inherits the slices of the one that has started it, so both runtimes set them back.
+    // The worker of `member` then gets short ones by a task: the runtime's threads for blocking work,
+    // which are to keep the usual ones, start in the same way as the worker.
+    let prompt = async { slice::set(limits::PROMPT_SLICE) };
+    Supervisor::default().task_on(member.handle(), "slice", prompt);
     let ended = clients.block_on(run::run(&config, arguments, member.handle()));
     // Connections that did not end in time must not hold the process.
     clients.shutdown_background();

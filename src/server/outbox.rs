@@ -32,6 +32,7 @@ mod floods;
 mod tests;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -43,9 +44,10 @@ use super::malloc;
 use super::unfinished::PartialMessages;
 use super::unread::Unread;
 use crate::node::Answers;
+use crate::supervise::Supervisor;
 use crate::{clock, limits, metrics};
 
-pub(super) use self::account::{Account, AnswerSize, Begun, Room};
+pub(super) use self::account::{Account, AnswerSize, Begun, Held, Room};
 
 /// The unsent answers of all client connections, and what their clients have sent.
 pub(super) struct Outbox {
@@ -90,8 +92,8 @@ impl Outbox {
         Connected(Arc::clone(self))
     }
 
-    pub(super) fn open(self: &Arc<Self>) -> Arc<Account> {
-        let account = Arc::new(Account::new(Arc::clone(self)));
+    pub(super) fn open(self: &Arc<Self>, remote: Option<SocketAddr>) -> Arc<Account> {
+        let account = Arc::new(Account::new(Arc::clone(self), remote));
         self.count.fetch_add(1, Ordering::Relaxed);
         self.accounts.lock().push(Arc::downgrade(&account));
         account
@@ -113,8 +115,8 @@ impl Outbox {
     }
 
     /// Looks at the connections each `limits::UNSENT_LOOK_INTERVAL`, and gives free memory back
-    /// after a flood. Never returns.
-    pub(super) async fn look_after(self: Arc<Self>) -> Infallible {
+    /// after a flood, or within one that leaves much. Never returns.
+    pub(super) async fn look_after(self: Arc<Self>, supervisor: Supervisor) -> Infallible {
         let mut floods = Floods::default();
         let mut given_back = clock::instant();
         loop {
@@ -123,26 +125,27 @@ impl Outbox {
             let held = malloc::held_bytes();
             // glibc's allocator keeps what is freed piece by piece until it is told to give it
             // back.
-            if self.has_flood_ended(&mut floods, held)
+            if self.may_have_free_memory(&mut floods, held)
                 && given_back.elapsed() > limits::GIVE_BACK_INTERVAL
             {
                 self.blocked_connection_ended.store(false, Ordering::Relaxed);
-                malloc::give_back();
-                floods = Floods::after(held, malloc::held_bytes());
+                // The member is ending if there is no outcome.
+                let _ = supervisor.blocking("give-back", malloc::give_back).await;
+                floods.given_back(held, malloc::held_bytes());
                 given_back = clock::instant();
             }
         }
     }
 
-    /// Whether a flood has ended and much of the `held` bytes of the process may be free.
-    fn has_flood_ended(&self, floods: &mut Floods, held: usize) -> bool {
+    /// Whether much of the `held` bytes of the process may be free.
+    fn may_have_free_memory(&self, floods: &mut Floods, held: usize) -> bool {
         let now = Counts {
             // Parts of requests are freed piece by piece, too.
             bytes: self.answers.unsent_bytes() + self.unfinished.bytes() + self.unread.bytes(),
             connections: self.connections.load(Ordering::Relaxed),
             calls: self.calls.load(Ordering::Relaxed),
         };
-        floods.has_ended(held, now) || self.blocked_connection_ended.load(Ordering::Relaxed)
+        floods.leave_free_memory(held, now) || self.blocked_connection_ended.load(Ordering::Relaxed)
     }
 
     /// Closes connections that hold too much and whose clients take nothing.
@@ -179,6 +182,7 @@ impl Outbox {
             }
             let bytes = account.unsent_bytes();
             tracing::warn!(
+                remote = account.remote.map(tracing::field::display),
                 "unsent-bytes" = bytes,
                 "unsent-bytes-of-all" = unsent,
                 "closing a connection whose client does not take its answers"

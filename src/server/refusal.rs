@@ -205,7 +205,7 @@ impl Refusal {
                 damaged()
             }
             store::Error::Io { file, source } => Self::of_path("data-dir", file, source, error),
-            store::Error::NoSpace { .. } => {
+            store::Error::NoSpace { .. } | store::Error::NoFiles { .. } => {
                 let subject = format!("the disk of data directory {dir} is full");
                 Self { subject, error, hint: handbook("make room on it", "Full disk") }
             }

@@ -1,6 +1,7 @@
 //! The life of a server with valid settings: ports are bound, the node starts, clients are served,
 //! and all of it ends in the opposite order.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::services::{Keepalive, Services};
 use super::signals::{self, Signals};
 use super::traces::{self, Exporting};
 use super::url::texts;
-use super::{certificates, cluster, datadir, log, outlook, startup_log, tls};
+use super::{certificates, cluster, datadir, log, malloc, outlook, startup_log, tls};
 use crate::gateway::Gateway;
 use crate::http::{self, Http, Port};
 use crate::node::Node;
@@ -77,13 +78,8 @@ pub(super) async fn run(
     if let Some(rpc) = &rpc {
         ports.start(Arc::clone(rpc).watch_leader());
     }
-    let (outbox, mut ending) = (Arc::clone(&services.outbox), stopped.clone());
-    ports.start(async move {
-        tokio::select! {
-            never = outbox.look_after() => match never {},
-            _ = ending.wait_for(|stop| *stop) => {}
-        }
-    });
+    look_after_memory(&services, &mut ports, &stopped);
+    start_until_stop(&mut ports, &stopped, node.wake_watchers());
     startup_log::cluster(&node);
     startup_log::ready(&clients);
     start(&mut ports, clients, &services);
@@ -96,6 +92,32 @@ pub(super) async fn run(
     };
     manager.stopping().await;
     Ok(wind_down(&node, rpc.as_deref(), &stop, ports, exporting, ended).await)
+}
+
+/// Bounds what clients hold, and gives back what the start needed and has freed, which is spread over
+/// the threads' arenas.
+fn look_after_memory(services: &Services, ports: &mut Tasks, stopped: &watch::Receiver<bool>) {
+    let supervisor = services.supervisor.clone();
+    let looks = Arc::clone(&services.outbox).look_after(supervisor.clone());
+    start_until_stop(ports, stopped, looks);
+    ports.start(async move {
+        let _ = supervisor.blocking("give-back", malloc::give_back).await;
+    });
+}
+
+/// Starts work that has no end of its own. It ends when the server stops.
+fn start_until_stop(
+    ports: &mut Tasks,
+    stopped: &watch::Receiver<bool>,
+    work: impl Future<Output = Infallible> + Send + 'static,
+) {
+    let mut ending = stopped.clone();
+    ports.start(async move {
+        tokio::select! {
+            never = work => match never {},
+            _ = ending.wait_for(|stop| *stop) => {}
+        }
+    });
 }
 
 /// Starts what looks at the member and its files from outside.

@@ -12,13 +12,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::connection::{Origin, connection};
 use super::listen::{AcceptedSocket, Listener};
 use super::outbox::Connected;
 use super::services::{Services, stopping};
+use super::socket::{Cut, Socket};
+use super::stream::Stream;
 use super::tls::check_address;
 use crate::http::Port;
 use crate::limits;
@@ -67,12 +69,14 @@ impl AcceptedSocket {
                     host: local.ip().to_canonical().to_string().into(),
                     port: Some(local.port()),
                 });
-                Entry { from: Some(from), local, ..entry }.start(stream, listener, connections);
+                let stream = Stream::new(Socket::new(stream, entry.cut.clone()));
+                let entry = Entry { from: Some(from), local, ..entry };
+                entry.start(stream, listener, connections);
             }
             Self::Unix(stream) => {
                 let here = || LocalAddress { host: listener.address.as_str().into(), port: None };
                 let local = entry.services.is_traced.then(here);
-                Entry { local, ..entry }.start(stream, listener, connections);
+                Entry { local, ..entry }.start(Stream::new(stream), listener, connections);
             }
         }
     }
@@ -84,6 +88,7 @@ struct Entry {
     from: Option<SocketAddr>,
     /// None if calls are not traced.
     local: Option<LocalAddress>,
+    cut: Cut,
     services: Services,
     stop: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
@@ -93,13 +98,18 @@ struct Entry {
 impl Entry {
     fn new(services: Services, stop: watch::Receiver<bool>, permit: OwnedSemaphorePermit) -> Self {
         let _counted = services.outbox.connect();
-        Self { from: None, local: None, services, stop, _permit: permit, _counted }
+        Self {
+            from: None,
+            local: None,
+            cut: Cut::default(),
+            services,
+            stop,
+            _permit: permit,
+            _counted,
+        }
     }
 
-    fn start<S>(self, stream: S, listener: &Listener, connections: &mut Tasks)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    fn start(self, stream: Stream, listener: &Listener, connections: &mut Tasks) {
         match listener.tls.clone() {
             Some(tls) if listener.is_plain => connections.start(self.either(stream, tls)),
             Some(tls) => connections.start(self.secured(stream, tls)),
@@ -107,25 +117,20 @@ impl Entry {
         };
     }
 
-    async fn plain<S>(self, stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let origin = Origin { local: self.local, remote: self.from, ..Origin::default() };
+    async fn plain(self, stream: Stream) {
+        let Self { local, from: remote, cut, .. } = self;
+        let origin = Origin { local, remote, cut, ..Origin::default() };
         connection(stream, origin, self.services, self.stop).await;
     }
 
     /// Serves a connection with TLS or without, as its first byte says: the type of a TLS record is
     /// below the space, and no method of HTTP begins so.
-    async fn either<S>(self, mut stream: S, tls: Arc<Acceptor>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn either(self, mut stream: Stream, tls: Arc<Acceptor>) {
         let mut first = BytesMut::with_capacity(1024);
         let read = tokio::time::timeout(limits::PREFACE_TIMEOUT, stream.read_buf(&mut first)).await;
         let Ok(Ok(1..)) = read else { return };
         let is_text = first.first().is_some_and(|byte| *byte >= b' ');
-        let stream = Replay::new(first.freeze(), stream);
+        let stream = Stream::new(Replay::new(first.freeze(), stream));
         if is_text {
             self.plain(stream).await;
         } else {
@@ -134,10 +139,7 @@ impl Entry {
     }
 
     /// Serves a connection after a TLS handshake. One that is refused is logged with its cause.
-    async fn secured<S>(mut self, stream: S, tls: Arc<Acceptor>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn secured(mut self, stream: Stream, tls: Arc<Acceptor>) {
         let mut asked = String::new();
         let shaken = tokio::select! {
             shaken = tls.accept(stream, &mut asked) => shaken.map_err(|error| tls::cause(&error)),
@@ -161,9 +163,9 @@ impl Entry {
             Ok((stream, name)) => {
                 let name = name.filter(|_| services.names_users && services.port == Port::Client);
                 let user = name.map(|name| CommonName(name.into()));
-                let (local, remote) = (self.local, self.from);
-                let origin = Origin { is_secured: true, user, local, remote };
-                connection(stream, origin, services, self.stop).await;
+                let (local, remote, cut) = (self.local, self.from, self.cut);
+                let origin = Origin { is_secured: true, user, local, remote, cut };
+                connection(Stream::new(stream), origin, services, self.stop).await;
             }
             Err(error) => {
                 let from = self.from.map(|from| from.to_string()).unwrap_or_default();

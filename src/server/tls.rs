@@ -244,19 +244,36 @@ pub(super) fn say_what_is_plain(peers: bool, urls: &[Url], files: &ServerFiles) 
 
 /// Dials peers with TLS or without, as their URLs say.
 pub(super) struct TlsDial {
-    connector: Connector,
+    files: ClientFiles,
+    connector: OnceLock<Connector>,
     tcp: TcpDial,
 }
 
 impl TlsDial {
-    /// `local` is this machine's address to dial from; None leaves the choice to the system.
+    /// `local` is this machine's address to dial from; None leaves the choice to the system. Where
+    /// no flag could be wrong, nothing is read before a peer is dialled over TLS: the system's
+    /// authorities are some hundred files, and a megabyte in memory. Versions and suites were checked
+    /// with the other settings, which reads nothing.
     pub(super) fn new(settings: &Settings, local: Option<IpAddr>) -> Result<Self, String> {
         let mut files = settings.dial.clone();
         if let Some(domain) = settings.domain.get() {
             files.server_name.clone_from(domain);
         }
-        let connector = Connector::new(files).map_err(|why| why.to_string())?;
-        Ok(Self { connector, tcp: TcpDial { local } })
+        let dial = Self { files, connector: OnceLock::new(), tcp: TcpDial { local } };
+        let versions = dial.files.versions.clone();
+        let protocol = dial.files.protocol;
+        if dial.files != (ClientFiles { protocol, versions, ..ClientFiles::default() }) {
+            dial.connector().map_err(|why| why.to_string())?;
+        }
+        Ok(dial)
+    }
+
+    fn connector(&self) -> Result<&Connector, tls::Error> {
+        if let Some(connector) = self.connector.get() {
+            return Ok(connector);
+        }
+        let connector = Connector::new(self.files.clone())?;
+        Ok(self.connector.get_or_init(|| connector))
     }
 }
 
@@ -272,7 +289,8 @@ impl Dial for TlsDial {
             parts.scheme = Some(plain.parse().map_err(io::Error::other)?);
             let link = self.tcp.dial(&Uri::from_parts(parts).map_err(io::Error::other)?).await?;
             let host = if plain == "http" { url.host().unwrap_or_default() } else { "localhost" };
-            Ok(Box::new(self.connector.connect(link, host).await?) as Box<dyn Link>)
+            let connector = self.connector().map_err(io::Error::other)?;
+            Ok(Box::new(connector.connect(link, host).await?) as Box<dyn Link>)
         })
     }
 }
@@ -314,4 +332,30 @@ pub(super) async fn check_address(
         return Ok(());
     }
     Err(format!("tls: \"{ip}\" does not match any of DNSNames {names:?}{why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::flags;
+
+    #[test]
+    fn the_systems_authorities_are_read_by_the_first_dial_over_tls() {
+        let versions = ["--tls-min-version=TLS1.2", "--tls-max-version=TLS1.3"];
+        for flags in [&[][..], &versions.map(str::to_owned)] {
+            let settings = settings(&flags::parse(flags).ok().unwrap());
+            let dial = TlsDial::new(&settings, None).unwrap();
+            assert!(dial.connector.get().is_none(), "{flags:?}");
+            assert!(dial.connector().is_ok());
+            assert!(dial.connector.get().is_some());
+        }
+    }
+
+    #[test]
+    fn files_for_dialling_are_read_at_once() {
+        let dial = ClientFiles { ca: "/no/such/file".into(), ..ClientFiles::default() };
+        let settings = Settings { dial, ..Settings::default() };
+        let why = TlsDial::new(&settings, None).err().unwrap();
+        assert_eq!(why, "open /no/such/file: no such file or directory");
+    }
 }

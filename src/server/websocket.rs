@@ -189,22 +189,24 @@ async fn call<S>(
     let unsent = Arc::clone(&origin.unsent);
     let answered = async {
         let mut answer = gateway.answer(parts, Documents(body), origin).await.into_body();
-        while let Some(Ok(frame)) = answer.frame().await {
+        while let Some(frame) = answer.frame().await {
+            let Ok(frame) = frame else { return (CloseCode::Error, "".into()) };
             let Ok(data) = frame.into_data() else { continue };
             // Counted twice, since the socket keeps a copy until all of it is sent.
             let copy = unsent.charge(data.clone());
             let line = unsent.charge(data.slice(..data.trim_ascii_end().len()));
-            let Ok(line) = Utf8Bytes::try_from(line) else { return };
+            let Ok(line) = Utf8Bytes::try_from(line) else { break };
             let sent = to_client.send(Message::Text(line)).await;
             drop(copy);
             if sent.is_err() {
-                return;
+                break;
             }
         }
+        (CloseCode::Normal, "".into())
     };
     let (code, reason) = tokio::select! {
         end = asked => end,
-        () = answered => (CloseCode::Normal, "".into()),
+        end = answered => end,
     };
     let close = Message::Close(Some(CloseFrame { code, reason }));
     let closing = async {

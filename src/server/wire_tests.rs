@@ -12,6 +12,7 @@ use super::connection::{Origin, connection};
 use super::io;
 use super::tests::Member;
 use crate::limits;
+use crate::pb::range_request::{SortOrder, SortTarget};
 use crate::pb::watch_request::RequestUnion;
 use crate::pb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, RangeRequest,
@@ -550,6 +551,8 @@ async fn leases_and_watches_go_on_beside_large_ranges() {
     let member = Member::start("--max-request-bytes 12000000").await;
     let mut large = RangeRequest { key: "a".into(), range_end: "b".into(), ..Default::default() };
     large.serializable = true;
+    // An answer in the order of its values lies in memory as a whole.
+    (large.sort_target, large.sort_order) = (SortTarget::Value.into(), SortOrder::Ascend.into());
     for n in 0..4 {
         member.put(&format!("a{n}"), vec![b'x'; VALUE_BYTES]).await;
     }

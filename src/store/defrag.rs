@@ -31,8 +31,8 @@ use super::env::{DATA_FILE, Env};
 use super::{Bucket, Building, Error, Sizes, Store, checkpoint, dir, reserve};
 use crate::files;
 use crate::limits::{
-    DEFRAG_CATCH_UP_PIECES_MAX, DEFRAG_CHANGES_MAX, DEFRAG_FREE_BYTES_KEPT, DEFRAG_PIECE_BYTES,
-    DEFRAG_READERS_WAIT, DEFRAG_TRUNCATE_BYTES,
+    DEFRAG_CATCH_UP_PIECES_MAX, DEFRAG_CHANGES_MAX, DEFRAG_FILES, DEFRAG_FREE_BYTES_KEPT,
+    DEFRAG_PIECE_BYTES, DEFRAG_READERS_WAIT, DEFRAG_TRUNCATE_BYTES,
 };
 use crate::types::Revision;
 
@@ -140,6 +140,7 @@ impl Copy {
         let Some(kept) = kept_beside(before.in_use, kept, free) else {
             return Err(Error::NoRoom { dir: db, needed, free });
         };
+        check_files(&db)?;
         let generation = dir::generations(&db)?.last().map_or(1, |last| last + 1);
         let new_dir = dir::generation_dir(&db, generation);
         let made = dir::create_dir(&new_dir)
@@ -305,12 +306,22 @@ impl Copy {
     }
 }
 
-/// Turns an I/O error into `NoSpace` if the disk is full.
-fn name_full_disk(error: Error, new_dir: &Path) -> Error {
-    if reserve::is_full(&error, DEFRAG_FREE_BYTES_KEPT) {
-        return Error::NoSpace { file: new_dir.to_path_buf() };
+/// Fails if the file system of `db` has fewer inodes than a copy needs.
+fn check_files(db: &Path) -> Result<(), Error> {
+    let free = reserve::available_files(&db.join(MARK));
+    if free >= DEFRAG_FILES {
+        return Ok(());
     }
-    error
+    Err(Error::NoFiles { dir: db.to_path_buf(), needed: DEFRAG_FILES, free })
+}
+
+/// Turns an I/O error into `NoSpace` if the disk is full, or into `NoFiles` if it has no inodes.
+fn name_full_disk(error: Error, new_dir: &Path) -> Error {
+    if !reserve::is_full(&error, DEFRAG_FREE_BYTES_KEPT) {
+        return error;
+    }
+    let no_space = Error::NoSpace { file: new_dir.to_path_buf() };
+    new_dir.parent().and_then(|db| check_files(db).err()).unwrap_or(no_space)
 }
 
 /// Removes copies that a crash left unfinished.

@@ -8,6 +8,7 @@
 pub(super) mod copy;
 mod read;
 mod readers;
+mod seek;
 mod write;
 
 use std::fs::OpenOptions;
@@ -17,7 +18,8 @@ use std::sync::Arc;
 
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions, FlagSetMode, MdbError, WithoutTls};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::retry_on_intr;
 
 pub(super) use read::{Pinned, Reader};
 pub(super) use write::Writer;
@@ -52,6 +54,21 @@ impl Env {
     /// Opens or creates the environment in `dir`. The directory exists, and this process holds the
     /// data directory's lock.
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
+        Self::open_with(dir, EnvFlags::empty())
+    }
+
+    /// Creates an environment in `dir` whose commits are not durable before [`Self::sync`]: for one
+    /// that does not count before it is complete.
+    pub(super) fn create(dir: &Path) -> Result<Self, Error> {
+        Self::open_with(dir, EnvFlags::NO_SYNC)
+    }
+
+    /// Makes all commits durable.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.env.force_sync().map_err(|error| named(&self.file, error))
+    }
+
+    fn open_with(dir: &Path, flags: EnvFlags) -> Result<Self, Error> {
         let (file, lock) = (dir.join(DATA_FILE), dir.join(LOCK_FILE));
         // LMDB would open a FIFO or a device, too, and its errors name no file.
         for path in [&file, &lock] {
@@ -60,6 +77,9 @@ impl Env {
         allocate(&lock);
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_BYTES).max_readers(READERS_MAX).max_dbs(TABLES as u32);
+        // SAFETY: NO_SYNC, the only flag given, may leave a damaged file after a power cut; it is
+        // given for files alone that nothing refers to until they are synced.
+        unsafe { options.flags(flags) };
         // SAFETY: the file is changed by no one else while it is mapped: the data directory is
         // locked by this process, heed refuses to open one path twice, and LMDB itself writes
         // through the file descriptor, never through the map.
@@ -112,7 +132,8 @@ fn allocate(file: &Path) {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
         let file = files::open_with(&options, file)?;
-        Ok(rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, LOCK_BYTES)?)
+        // Some file systems end with EINTR when a signal is pending.
+        Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::KEEP_SIZE, 0, LOCK_BYTES))?)
     };
     if let Err(error) = allocate() {
         tracing::warn!(file = %file.display(), %error, "space could not be reserved");

@@ -27,6 +27,11 @@ pub enum Error {
          {free} are left; without it, what compaction frees within the file is used again"
     )]
     NoRoom { dir: PathBuf, needed: u64, free: u64 },
+    #[error(
+        "{dir}: defragmentation needs {needed} files beside the store, and the file system has \
+         inodes for {free} more; without it, what compaction frees within the file is used again"
+    )]
+    NoFiles { dir: PathBuf, needed: u64, free: u64 },
     #[error("the defragmentation was given up: {0}")]
     GivenUp(&'static str),
     #[error("{file}: format {found} is not one that this rusd reads; it reads format {known}")]

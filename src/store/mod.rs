@@ -49,6 +49,7 @@ mod scrub;
 mod snapshot;
 mod space;
 mod tail;
+mod visit;
 
 #[cfg(test)]
 mod tests;
@@ -73,6 +74,7 @@ pub use schema::Bucket;
 pub use scrub::Scrubbed;
 pub use snapshot::Frozen;
 pub use space::Room;
+pub use visit::Part;
 
 use crate::clock::LogLimit;
 use crate::limits::READ_CHUNK_ROWS;
@@ -475,11 +477,12 @@ fn create(db: &Path, id: u64) -> Result<(), Error> {
     }
     let generation_dir = dir::generation_dir(&new, 1);
     dir::create_dir(&generation_dir)?;
-    let env = Env::open(&generation_dir)?;
+    let env = Env::create(&generation_dir)?;
     let mut writer = env.write()?;
     writer.put_own(schema::FORMAT, Some(&schema::FORMAT_VERSION.to_le_bytes()))?;
     writer.put_own(schema::ID, Some(&id.to_le_bytes()))?;
     writer.commit()?;
+    env.sync()?;
     drop(env);
     dir::sync_dir(&generation_dir)?;
     dir::write_current(&new, 1)?;

@@ -154,6 +154,13 @@ pub(super) fn available(path: &Path) -> u64 {
     statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Files and directories that can still be made on the file system of the directory that holds
+/// `path`; the largest number if the system does not tell, or makes inodes as they are needed.
+pub(super) fn available_files(path: &Path) -> u64 {
+    let stat = statvfs(path.parent().unwrap_or(path));
+    stat.ok().filter(|stat| stat.f_files > 0).map_or(u64::MAX, |stat| stat.f_favail)
+}
+
 /// Size of the file system of `path`; 0 if it cannot be measured.
 pub(super) fn total(path: &Path) -> u64 {
     let dir = path.parent().unwrap_or(path);

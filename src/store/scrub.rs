@@ -27,16 +27,17 @@ pub struct Scrubbed {
 }
 
 impl Shared {
-    /// If `outcome` is the first damage of this process: remembers it, writes `DAMAGED` and calls
-    /// the hooks. Returns `outcome`.
+    /// If `outcome` is the first damage of this process: remembers it, calls the hooks and writes
+    /// `DAMAGED`. Returns `outcome`.
     pub(super) fn note<T>(&self, db: &Path, outcome: Result<T, Error>) -> Result<T, Error> {
         if let Err(error @ Error::Damage { .. }) = &outcome {
             let text = error.to_string();
             if self.damage.found.set(text.clone()).is_ok() {
+                // Before the note: a disk with damage may take long for it.
+                call(&self.hooks.damaged, &text);
                 if let Err(error) = dir::write_whole(&db.join(FILE), text.as_bytes()) {
                     tracing::error!(%error, "failed to note the damage beside the store");
                 }
-                call(&self.hooks.damaged, &text);
             }
         }
         outcome

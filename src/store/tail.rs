@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::Row;
 use crate::types::Revision;
 
@@ -23,6 +25,21 @@ impl Tail {
     pub(super) fn get(&self, rev: Revision) -> Option<Row> {
         let at = self.rows.binary_search_by_key(&rev, |row| row.rev).ok()?;
         self.rows.get(at).cloned()
+    }
+
+    /// The records of those of `revs` that are here, with their places in `revs`.
+    pub(super) fn find(&self, revs: &[Revision]) -> Vec<(usize, Bytes)> {
+        let mut found = Vec::new();
+        // Most rows that are read are older than all of the tail.
+        let Some(oldest) = self.rows.front().map(|row| row.rev) else { return found };
+        for (place, rev) in revs.iter().enumerate() {
+            if *rev >= oldest
+                && let Ok(at) = self.rows.binary_search_by_key(rev, |row| row.rev)
+            {
+                found.push((place, self.rows[at].kv.clone()));
+            }
+        }
+        found
     }
 
     /// The first rows of [from, to], at most `rows_max`.

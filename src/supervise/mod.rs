@@ -15,18 +15,22 @@
 //! [`Supervisor::run`] instead.
 //!
 //! A panic leaves its work half done. The member therefore writes nothing more: the process ends
-//! with an error, and the next start replays the log.
+//! with an error, and the next start replays the log. In a process that is one member, the panic
+//! ends the process at once, before anything unwinds (`at_panic`).
 //!
 //! A body's outcome goes to the caller that joins or awaits it. An outcome is missing only if the
 //! member is ending anyway.
 
+mod at_panic;
 mod read_turns;
+pub mod slice;
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -36,8 +40,10 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::limits;
 use crate::planted::{self, Bug};
+use at_panic::{NAME, text, with_patience};
 
-pub use read_turns::{ReadTurn, ReadTurns};
+pub use at_panic::end_at_panic;
+pub use read_turns::{ReadTurn, ReadTurns, processors_for_long_work};
 
 /// The name of the work that panicked, and the panic's message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,10 +53,26 @@ pub struct Panicked {
     why: String,
 }
 
+impl Panicked {
+    /// The panic's message.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
 /// There is no outcome: the work panicked, or its runtime ended with the member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the member is ending")]
 pub struct Gone;
+
+/// Ends a task when nobody waits for its outcome any more.
+struct Awaited(AbortHandle);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// A thread in which a panic ends the member.
 pub struct Thread<T>(std::thread::JoinHandle<Result<T, Panicked>>);
@@ -94,8 +116,9 @@ impl<T> Thread<T> {
 
 impl Supervisor {
     /// Runs a piece of work on the calling thread; a panic in it ends the member.
-    pub fn run<T>(&self, name: &str, work: impl FnOnce() -> T) -> Result<T, Panicked> {
-        catch_unwind(AssertUnwindSafe(work)).map_err(|panic| self.panicked(name, &*panic))
+    pub fn run<T>(&self, name: &'static str, work: impl FnOnce() -> T) -> Result<T, Panicked> {
+        catch_unwind(AssertUnwindSafe(|| NAME.sync_scope(name, work)))
+            .map_err(|panic| self.panicked(name, &*panic))
     }
 
     /// Starts a thread. The system shows the first 15 letters of its name.
@@ -116,6 +139,19 @@ impl Supervisor {
         Ok(Thread(started.map_err(failed)?))
     }
 
+    /// As [`Self::thread`], for a thread that requests wait for: it gets a processor soon after it
+    /// wakes, also where others are busy.
+    pub fn prompt_thread<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Thread<T>> {
+        self.thread(name, || {
+            slice::set(limits::PROMPT_SLICE);
+            body()
+        })
+    }
+
     /// Runs work on a thread of its own with niceness 10. It runs to its end, also if the caller's
     /// future is dropped.
     pub async fn nice<T: Send + 'static>(
@@ -126,6 +162,8 @@ impl Supervisor {
         let (done, outcome) = oneshot::channel();
         let supervisor = self.clone();
         self.thread(name, move || {
+            // The thread that started this one may have had short slices.
+            slice::set(Duration::ZERO);
             // Without permission for that the thread competes like any other.
             let _ = rustix::process::setpriority_process(None, limits::LONG_WORK_NICENESS);
             // Guarded apart from the thread, so that the member hears of a panic before the caller
@@ -143,6 +181,28 @@ impl Supervisor {
         F: Future<Output = ()> + Send + 'static,
     {
         self.task_on(&Handle::current(), name, future)
+    }
+
+    /// Runs a future in a task, so that it goes on also while nobody polls for its outcome. It ends
+    /// early if what this returns is dropped.
+    pub fn awaited<T, F>(
+        &self,
+        name: &'static str,
+        future: F,
+    ) -> impl Future<Output = Result<T, Gone>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (done, outcome) = oneshot::channel();
+        let task = Awaited(self.task(name, async move {
+            // Fails if the outcome came just when nobody waited for it any more.
+            let _ = done.send(future.await);
+        }));
+        async move {
+            let _task = task;
+            outcome.await.map_err(|_| Gone)
+        }
     }
 
     /// Starts a task on another runtime.
@@ -189,16 +249,13 @@ impl Supervisor {
     {
         let supervisor = self.clone();
         // An async block would hold the future twice: as its argument, and while it is awaited.
-        AssertUnwindSafe(future)
+        AssertUnwindSafe(NAME.scope(name, future))
             .catch_unwind()
             .map(move |outcome| outcome.map_err(|panic| supervisor.panicked(name, &*panic)))
     }
 
     fn panicked(&self, name: &str, panic: &(dyn std::any::Any + Send)) -> Panicked {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let why = text.unwrap_or("unknown").to_owned();
-        let panicked = Panicked { name: name.to_owned(), why };
+        let panicked = Panicked { name: name.to_owned(), why: text(panic).to_owned() };
         if !planted::is(Bug::UnheardPanic) {
             self.fail(&panicked.to_string());
         }
@@ -218,7 +275,8 @@ impl Supervisor {
         };
         // Logged first: a task that learns of the failure may end the process, and logs the last
         // line.
-        log_end(why);
+        let line = why.to_owned();
+        with_patience(move || tracing::error!(error = line, "the member stops"));
         self.0.failure.send_replace(Some(why.to_owned()));
         for hook in hooks {
             hook(why);
@@ -246,22 +304,6 @@ impl Supervisor {
     /// Why the member has to stop, if it has to.
     pub fn failure_reason(&self) -> Option<String> {
         self.0.state.lock().reason.clone()
-    }
-}
-
-/// Logs why the member stops. Waits no longer than `LAST_LINE_MAX`: a log that takes nothing must not
-/// keep a leader that applies nothing in office.
-fn log_end(why: &str) {
-    let log = |why: &str| tracing::error!(error = why, "the member stops");
-    let (logged, is_logged) = mpsc::sync_channel(1);
-    let line = why.to_owned();
-    let thread = std::thread::Builder::new().name("last-line".to_owned()).spawn(move || {
-        log(&line);
-        let _ = logged.send(());
-    });
-    match thread {
-        Ok(_) => drop(is_logged.recv_timeout(limits::LAST_LINE_MAX)),
-        Err(_) => log(why),
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A long read computes without a pause, and a thread that wakes on its processor gets to run only
 //! some milliseconds later. A write passes five threads, and would wait at each of them. So long
-//! reads leave one processor to all other work. They take turns on the others, in the order in
-//! which they asked and a slice of 2 ms at a time: a short read ends early, and none waits for the
-//! end of another.
+//! reads leave one processor to all other work, to which the gateway's large documents belong. They
+//! take turns on the others, in the order in which they asked and a slice of 2 ms at a time: a short
+//! read ends early, and none waits for the end of another.
 //!
 //! ```text
 //!   yield_turn ─► line ─► holder ── READ_SLICE over, others wait ─► end of the line
@@ -62,11 +62,15 @@ pub struct ReadTurn {
     since: Cell<Instant>,
 }
 
+/// All processors of the machine but one, and at least one.
+pub fn processors_for_long_work() -> usize {
+    let all = thread::available_parallelism().map_or(1, usize::from);
+    all.saturating_sub(1).max(1)
+}
+
 impl Default for ReadTurns {
-    /// All processors of the machine but one, and at least one.
     fn default() -> Self {
-        let all = thread::available_parallelism().map_or(1, usize::from);
-        Self::new(all.saturating_sub(1).max(1))
+        Self::new(processors_for_long_work())
     }
 }
 

@@ -19,7 +19,7 @@ use super::{Error, Versions, provider};
 use crate::limits::TLS_HANDSHAKE_TIMEOUT;
 
 /// Files and settings of a client's TLS; an empty path is none.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientFiles {
     pub cert: PathBuf,
     pub key: PathBuf,

@@ -93,7 +93,7 @@ const HTTP2_SUITES: [&str; 2] =
     ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"];
 
 /// Versions and suites by the names that flags have for them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Versions {
     /// `TLS1.2` or `TLS1.3`; empty for the lowest, or highest, that there is.
     pub min: String,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::turns::Turns;
-use super::{Error, Upkeep};
+use super::{Error, Upkeep, UpkeepContext};
 use crate::clock::Clock;
+use crate::limits::HASH_SWEEP_WAIT;
 use crate::metrics::{self, Histogram};
 use crate::mvcc::{self, CallerGuard, KeyValueHash, Mvcc, ReadCheck};
 use crate::supervise::Gone;
@@ -56,6 +57,7 @@ impl Upkeep {
     /// over all of history, and a turn.
     async fn hash_in_turn(&self, turns: &Turns, revision: i64) -> Result<HashKv, Error> {
         self.fence()?;
+        self.sweep_ends(revision).await;
         let (hash, current) = match self.context.mvcc.stored_hash(revision) {
             Some(stored) => stored,
             None => {
@@ -68,6 +70,21 @@ impl Upkeep {
             }
         };
         Ok(HashKv::new(hash, current))
+    }
+
+    /// Waits up to `HASH_SWEEP_WAIT` for the sweep of the compaction at `revision`, if it is under way.
+    /// The sweep finds the hash from before its deletions, which members that are done already answer.
+    /// A stepped member does not wait: its sweep goes on only after this call.
+    async fn sweep_ends(&self, revision: i64) {
+        let UpkeepContext { mvcc, is_stepped, .. } = &self.context;
+        let is_under_way = || {
+            mvcc.is_sweeping()
+                && mvcc.current().compact_revision == revision
+                && mvcc.stored_hash(revision).is_none()
+        };
+        if !is_stepped {
+            self.ends_within(HASH_SWEEP_WAIT, is_under_way).await;
+        }
     }
 
     /// Runs a read of the whole store on a thread of niceness 10, after it got a turn.

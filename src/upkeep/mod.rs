@@ -40,6 +40,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use crate::clock::Clock;
+use crate::limits::SWEEP_LOOK;
 use crate::members::Members;
 use crate::mvcc::Mvcc;
 use crate::peer::Reach;
@@ -120,6 +121,19 @@ impl Upkeep {
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.context.supervisor.nice(name, work).await?
+    }
+
+    /// Waits while a sweep is under way, for `patience` at most. Returns false if it still is.
+    async fn ends_within(&self, patience: Duration, is_under_way: impl Fn() -> bool) -> bool {
+        let clock = &self.context.clock;
+        let end = clock.now() + patience;
+        while is_under_way() {
+            if clock.now() >= end {
+                return false;
+            }
+            clock.sleep(SWEEP_LOOK).await;
+        }
+        true
     }
 
     fn shown_id(&self) -> String {

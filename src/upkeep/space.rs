@@ -30,7 +30,7 @@ use crate::go;
 use crate::limits::{
     SPACE_ANSWER_WAIT, SPACE_ANSWER_WAIT_MAX, SPACE_FREE_BYTES_MIN, SPACE_LOOK_INTERVAL,
     SPACE_NO_GAIN_REST, SPACE_RECLAIM_INTERVAL, SPACE_REVISIONS_KEPT, SPACE_ROOM_PARTS,
-    SPACE_SWEEP_LOOK, SPACE_SWEEP_WAIT,
+    SPACE_SWEEP_WAIT,
 };
 use crate::metrics;
 use crate::pb::alarm_request::AlarmAction;
@@ -153,14 +153,7 @@ impl Upkeep {
 
     /// Waits until no sweep is under way; false if one still is after `SPACE_SWEEP_WAIT`.
     async fn sweeps_end(&self) -> bool {
-        let end = self.context.clock.now() + SPACE_SWEEP_WAIT;
-        while self.context.mvcc.is_sweeping() {
-            if self.context.clock.now() >= end {
-                return false;
-            }
-            self.context.clock.sleep(SPACE_SWEEP_LOOK).await;
-        }
-        true
+        self.ends_within(SPACE_SWEEP_WAIT, || self.context.mvcc.is_sweeping()).await
     }
 
     async fn compact_for_space(

@@ -9,15 +9,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::checkpointer::Checkpointer;
 use crate::apply::{self, Reply};
 use crate::clock::{self, Clock};
 use crate::go;
 use crate::limits;
+use crate::members::Members;
 use crate::metrics;
 use crate::mvcc::{self, Mvcc, Sweep, SweepStep};
+use crate::pb::AlarmType;
 use crate::planted;
 use crate::supervise::{Supervisor, Thread};
 
@@ -145,6 +147,7 @@ pub struct SweepBatches {
 /// The sweeper's work, done by its thread or, in a stepped member, by `Steps`.
 pub struct SweepWorker {
     mvcc: Arc<Mvcc>,
+    members: Arc<RwLock<Members>>,
     waiters: Arc<dyn SweepWaiters>,
     clock: Arc<dyn Clock>,
     batches: SweepBatches,
@@ -172,7 +175,7 @@ impl Sweeper {
 
 impl SweepWorker {
     pub fn new(
-        mvcc: Arc<Mvcc>,
+        (mvcc, members): (Arc<Mvcc>, Arc<RwLock<Members>>),
         waiters: Arc<dyn SweepWaiters>,
         clock: Arc<dyn Clock>,
         batches: SweepBatches,
@@ -182,7 +185,7 @@ impl SweepWorker {
         let pending = Arc::<Pending>::default();
         let queue = SweepQueue { pending: Arc::clone(&pending), waiters: Arc::clone(&waiters) };
         let mut worker =
-            Self { mvcc, waiters, clock, batches, pending, current: None, checkpointer };
+            Self { mvcc, members, waiters, clock, batches, pending, current: None, checkpointer };
         if let Some(compaction) = unfinished {
             let revision = compaction.revision();
             tracing::info!("scheduled-compact-revision" = revision, "resume scheduled compaction");
@@ -226,6 +229,29 @@ impl SweepWorker {
         }
     }
 
+    /// While a sweep waits: makes a deletion that a caller waits for begin at once, and ends answers
+    /// that have held the sweep up for long enough.
+    fn shorten_wait(&self) {
+        let Some((sweep, _)) = &self.current else { return };
+        if !sweep.answers.is_empty() {
+            sweep.compaction.hurry(&self.mvcc);
+        }
+        // Without space, writes wait for what the sweep deletes.
+        let max = match self.members.read().has_alarm(AlarmType::Nospace) {
+            true => limits::ANSWER_HOLD_WITHOUT_SPACE,
+            false => limits::ANSWER_HOLD_MAX,
+        };
+        let ended = sweep.compaction.end_pins(&self.mvcc, self.clock.now(), max);
+        if ended > 0 {
+            let revision = sweep.compaction.revision();
+            tracing::warn!(
+                "compact-revision" = revision,
+                answers = ended,
+                "ending answers whose clients take them too slowly: a compaction waits for their rows"
+            );
+        }
+    }
+
     /// Does a bounded piece of the checkpoint, and one of a sweep unless the checkpoint is writing
     /// the index. Returns the pause after it; None if there was nothing to do.
     pub fn turn(&mut self) -> Option<Duration> {
@@ -246,9 +272,7 @@ impl SweepWorker {
         observe(&step, self.clock.now().saturating_sub(step_began));
         match step {
             Ok(SweepStep::Waiting) => {
-                if !sweep.answers.is_empty() {
-                    sweep.compaction.hurry(&self.mvcc);
-                }
+                self.shorten_wait();
                 return Some(WAIT);
             }
             Ok(SweepStep::Begun | SweepStep::Thinned | SweepStep::Part | SweepStep::Read) => {

@@ -5,20 +5,18 @@
 //! response to each is made from it when the consumer takes that response. A client that does not
 //! read therefore costs the queue and one piece.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::history::{History, LaggingWatcher, bytes_of};
 use super::{Hub, State, WatchSpec, Watcher};
 use crate::limits;
-use crate::mvcc::{self, Change, ChangeKind, View, deletion_event, kv::Pair};
+use crate::mvcc::{self, Change, ReadCheck};
 use crate::planted::{self, Bug};
-use crate::store::Row;
-use crate::types::Revision;
 
 /// One item for the consumer of a stream, which gets them in order.
 #[derive(Clone, Debug)]
@@ -68,11 +66,6 @@ impl Item {
     }
 }
 
-fn bytes_of(change: &Change) -> usize {
-    let previous = change.previous.as_ref().map_or(0, Bytes::len);
-    size_of::<Change>() + change.kv.len() + previous
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
     #[error("mvcc: watcher range is empty")]
@@ -87,8 +80,11 @@ pub enum CreateError {
 struct Pending {
     items: VecDeque<Item>,
     bytes: usize,
-    /// Next revision and key of each lagging watcher.
+    /// Next revision and key of each lagging watcher that may read history.
     lagging: BTreeSet<(i64, u64)>,
+    /// As `lagging`, of those that wait until the items are taken: some may be theirs, and history
+    /// is handed out before them.
+    lagging_behind_items: BTreeSet<(i64, u64)>,
 }
 
 /// What the streams of a member hold.
@@ -104,16 +100,38 @@ pub(super) struct Queue {
     pending: Mutex<Pending>,
     /// Tells the consumer that there is an item to take or history to read.
     filled: Notify,
+    /// Whether the consumer is in line to be woken.
+    is_in_line: AtomicBool,
+    /// Number of the delivery that has woken the consumer at once.
+    pub(super) woken_by: AtomicU64,
     buffered: Arc<Buffered>,
 }
 
 impl Queue {
     fn new(buffered: Arc<Buffered>) -> Self {
-        Self { pending: Mutex::default(), filled: Notify::new(), buffered }
+        let (pending, filled, is_in_line, woken_by) = Default::default();
+        Self { pending, filled, is_in_line, woken_by, buffered }
     }
 
-    /// Takes events if the queue has room. Once the streams of the member hold `WATCH_BYTES_MAX`,
-    /// an empty queue still takes a small item: the queue of a client that reads is mostly empty.
+    pub(super) fn wake(&self) {
+        self.filled.notify_one();
+    }
+
+    /// False if the consumer is in line already.
+    pub(super) fn get_in_line(&self) -> bool {
+        !self.is_in_line.swap(true, Ordering::AcqRel)
+    }
+
+    /// Wakes the consumer, which leaves the line.
+    pub(super) fn wake_in_line(&self) {
+        // It leaves first, so that a delivery from now on puts it in line once more.
+        self.is_in_line.store(false, Ordering::Release);
+        self.wake();
+    }
+
+    /// Takes events if the queue has room; the caller wakes the consumer. Once the streams of the
+    /// member hold `WATCH_BYTES_MAX`, an empty queue still takes a small item: the queue of a client
+    /// that reads is mostly empty.
     pub(super) fn offer(&self, item: Item) -> bool {
         let mut pending = self.pending.lock();
         let is_tight = self.buffered.bytes.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX;
@@ -122,8 +140,6 @@ impl Queue {
             return false;
         }
         self.add(&mut pending, item);
-        drop(pending);
-        self.filled.notify_one();
         true
     }
 
@@ -131,7 +147,7 @@ impl Queue {
     /// one for each item that it takes, so answers exceed the bound by a few at most.
     fn push(&self, item: Item) {
         self.add(&mut self.pending.lock(), item);
-        self.filled.notify_one();
+        self.wake();
     }
 
     fn add(&self, pending: &mut Pending, item: Item) {
@@ -142,15 +158,21 @@ impl Queue {
         pending.items.push_back(item);
     }
 
-    /// Notes that a watcher has history to read from `next` on.
+    /// Notes that a watcher has history to read from `next` on; the caller wakes the consumer.
     pub(super) fn lags(&self, key: u64, next: i64) {
-        self.pending.lock().lagging.insert((next, key));
-        self.filled.notify_one();
+        let mut pending = self.pending.lock();
+        match pending.items.is_empty() {
+            true => pending.lagging.insert((next, key)),
+            false => pending.lagging_behind_items.insert((next, key)),
+        };
     }
 
     /// Takes back a call of [`Self::lags`] with these arguments.
     pub(super) fn remove_lagging(&self, key: u64, next: i64) {
-        self.pending.lock().lagging.remove(&(next, key));
+        let mut pending = self.pending.lock();
+        if !pending.lagging.remove(&(next, key)) {
+            pending.lagging_behind_items.remove(&(next, key));
+        }
     }
 
     fn next(&self) -> Next {
@@ -161,6 +183,12 @@ impl Queue {
             self.buffered.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.buffered.events.fetch_sub(item.events(), Ordering::Relaxed);
             return Next::Item(item);
+        }
+        let Pending { lagging, lagging_behind_items, .. } = &mut *pending;
+        match lagging.is_empty() {
+            // Very many watchers may have been created; apply needs the lock.
+            true => std::mem::swap(lagging, lagging_behind_items),
+            false => lagging.extend(std::mem::take(lagging_behind_items)),
         }
         if pending.lagging.is_empty() { Next::Wait } else { Next::CatchUp }
     }
@@ -192,34 +220,17 @@ struct HistoryPiece {
     buffered: Arc<Buffered>,
 }
 
-/// A watcher that lags.
-struct LaggingWatcher {
-    key: u64,
-    id: i64,
-    next: i64,
-    spec: WatchSpec,
-    /// Whether the piece has changes that the watcher wants.
-    is_served: bool,
-}
-
-impl LaggingWatcher {
-    fn wants(&self, change: &Change) -> bool {
-        change.revision.main >= self.next
-            && self.spec.range.contains(&change.key)
-            && self.spec.admits(change)
-    }
-}
-
 impl HistoryPiece {
-    /// The events for the next watcher.
+    /// The events for the next watcher. The last one's are moved, so that no client that takes
+    /// nothing more keeps them twice.
     fn next(&mut self) -> Option<Item> {
         let watcher = self.watchers.pop_front()?;
-        let changes = self.changes.iter().filter(|change| watcher.wants(change)).cloned();
-        Some(Item::Events {
-            watch_id: watcher.id,
-            revision: self.revision,
-            changes: changes.collect(),
-        })
+        let wants = |change: &Change| watcher.wants(change);
+        let changes = match self.watchers.is_empty() {
+            true => std::mem::take(&mut self.changes).into_iter().filter(wants).collect(),
+            false => self.changes.iter().filter(|change| wants(change)).cloned().collect(),
+        };
+        Some(Item::Events { watch_id: watcher.id, revision: self.revision, changes })
     }
 }
 
@@ -249,7 +260,7 @@ pub struct Stream {
 #[derive(Default)]
 struct Ids {
     /// Watch id -> key in the hub's registry.
-    watchers: HashMap<i64, u64>,
+    watchers: BTreeMap<i64, u64>,
     next: i64,
 }
 
@@ -303,6 +314,7 @@ impl Stream {
         let key = registry.add(Watcher { id, spec, queue, state });
         if let State::Lagging { next } = state {
             self.queue.lags(key, next);
+            self.queue.wake();
         }
         ids.watchers.insert(id, key);
         Ok(id)
@@ -342,12 +354,12 @@ impl Stream {
 
     pub fn next(&self) -> Next {
         let mut piece = self.piece.lock();
-        if let Some(item) = piece.as_mut().and_then(HistoryPiece::next) {
-            return Next::Item(item);
+        let item = piece.as_mut().and_then(HistoryPiece::next);
+        if piece.as_ref().is_some_and(|piece| piece.watchers.is_empty()) {
+            *piece = None;
         }
-        *piece = None;
         drop(piece);
-        self.queue.next()
+        item.map_or_else(|| self.queue.next(), Next::Item)
     }
 
     /// Waits until [`Self::next`] may have something else than [`Next::Wait`].
@@ -355,25 +367,42 @@ impl Stream {
         self.queue.filled.notified().await;
     }
 
-    /// Reads a bounded piece of history for the watchers that are furthest behind, which
-    /// [`Self::next`] then hands out. To be called only after [`Next::CatchUp`]: the queue is empty
-    /// then, so the piece follows everything that was sent. Blocks while it reads from disk.
+    /// Reads a piece of history, and takes it.
     pub fn catch_up(&self) -> Result<(), mvcc::Error> {
-        let mut behind = self.behind();
-        let Some(from) = behind.first().map(|watcher| watcher.next) else { return Ok(()) };
-        let view = self.hub.mvcc.view();
-        let compact_revision = view.current().compact_revision;
-        if from < compact_revision {
-            self.kill(&behind, compact_revision);
-            return Ok(());
-        }
-        let revision = view.current().revision;
-        let is_tight =
-            self.hub.buffered.bytes.load(Ordering::Relaxed) >= limits::WATCH_BYTES_MAX / 2;
-        let bytes_max =
-            if is_tight { limits::WATCH_SMALL_BYTES } else { limits::WATCH_CATCH_UP_BYTES };
-        let History { changes, to, bytes } = history(&view, &mut behind, revision, bytes_max)?;
-        drop(view);
+        self.take_piece(self.read_piece(&ReadCheck::default())?)
+    }
+
+    /// Reads a bounded piece of history for the watchers that are furthest behind. It may be
+    /// dropped, and read again. To be called only after [`Next::CatchUp`]. Blocks while it reads from
+    /// disk.
+    pub fn read_piece(&self, wanted: &ReadCheck) -> Result<Piece, mvcc::Error> {
+        self.hub.mvcc.read(wanted, |view| {
+            let mut behind = self.behind();
+            let Some(from) = behind.first().map(|watcher| watcher.next) else {
+                return Ok(Piece(None));
+            };
+            let compact_revision = view.current().compact_revision;
+            if from < compact_revision {
+                self.kill(&behind, compact_revision);
+                return Ok(Piece(None));
+            }
+            let held = self.hub.buffered.bytes.load(Ordering::Relaxed);
+            let bytes_max = match held >= limits::WATCH_BYTES_MAX / 2 {
+                true => limits::WATCH_SMALL_BYTES,
+                false => limits::WATCH_CATCH_UP_BYTES,
+            };
+            let history = History::read(view, &mut behind, bytes_max)?;
+            Ok(Piece(Some((history, behind))))
+        })
+    }
+
+    /// Takes what was read, which [`Self::next`] then hands out. What waits in the queue is for other
+    /// watchers, so the piece may precede it.
+    pub fn take_piece(&self, piece: Piece) -> Result<(), mvcc::Error> {
+        let Some((mut history, mut behind)) = piece.0 else { return Ok(()) };
+        // While the consumer did not come, more was committed, and the watchers would lag again.
+        history.read_on(&self.hub.mvcc.view(), &mut behind)?;
+        let History { changes, to, revision, bytes } = history;
         let mut registry = self.hub.registry.lock();
         let is_caught_up = to >= registry.revision;
         let mut is_there = |watcher: &mut LaggingWatcher| {
@@ -388,6 +417,7 @@ impl Stream {
                 true => State::Live { start: next },
                 false => {
                     self.queue.lags(key, next);
+                    self.queue.wake();
                     State::Lagging { next }
                 }
             };
@@ -453,76 +483,12 @@ impl Drop for Stream {
     }
 }
 
-/// Changes of whole transactions, and the revision up to which they are complete.
-struct History {
-    changes: Vec<Change>,
-    to: i64,
-    bytes: usize,
-}
+/// A piece of history that was read for a stream, with the watchers that want it; None if there was
+/// nothing to read.
+pub struct Piece(Option<(History, Vec<LaggingWatcher>)>);
 
-/// The changes that the watchers want of history, which ends after a bounded number of bytes and
-/// revisions, but not within a transaction. Previous pairs are read with the changes, up to
-/// `WATCH_PREVIOUS_BYTES`: those of a larger transaction are read when its response is made.
-fn history(
-    view: &View<'_>,
-    behind: &mut [LaggingWatcher],
-    published: i64,
-    bytes_max: usize,
-) -> Result<History, mvcc::Error> {
-    let mut changes: Vec<Change> = Vec::new();
-    let mut start = Revision::new(behind.first().map_or(0, |watcher| watcher.next), 0);
-    let (mut transactions, mut last, mut scanned, mut bytes) = (0, 0, 0, 0);
-    loop {
-        let is_enough = transactions == limits::WATCH_CATCH_UP_REVISIONS_MAX
-            || bytes >= bytes_max
-            || scanned >= limits::READ_CHUNK_BYTES;
-        // The last transaction may have further rows, which belong to this piece, too.
-        let until = if is_enough { last } else { published };
-        let rows = view.rows_within(start, until, limits::WATCH_CATCH_UP_BYTES)?;
-        let Some(end) = rows.last().map(|row| row.rev) else {
-            return Ok(History { changes, to: until, bytes });
-        };
-        for row in &rows {
-            if row.rev.main != last {
-                let is_full =
-                    transactions == limits::WATCH_CATCH_UP_REVISIONS_MAX || bytes >= bytes_max;
-                if transactions > 0 && is_full {
-                    return Ok(History { changes, to: last, bytes });
-                }
-                transactions += 1;
-                last = row.rev.main;
-            }
-            scanned += row.kv.len();
-            let mut change = change_of(row)?;
-            let (mut is_wanted, mut wants_previous) = (false, false);
-            for watcher in &mut *behind {
-                if watcher.wants(&change) {
-                    (is_wanted, watcher.is_served) = (true, true);
-                    wants_previous |= watcher.spec.prev_kv;
-                }
-            }
-            if wants_previous && bytes < limits::WATCH_PREVIOUS_BYTES {
-                change.previous = view.previous(&change)?;
-            }
-            if is_wanted {
-                bytes += bytes_of(&change);
-                changes.push(change);
-            }
-        }
-        start = Revision::new(end.main, end.sub + 1);
+impl Piece {
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |(history, ..)| history.bytes)
     }
-}
-
-fn change_of(row: &Row) -> Result<Change, mvcc::Error> {
-    let pair = Pair::parse(&row.kv)?;
-    let key = row.kv.slice_ref(pair.key);
-    let revision = row.rev;
-    Ok(if row.tombstone {
-        let kv: Bytes = deletion_event(pair.key, revision.main);
-        Change { kind: ChangeKind::Delete, key, kv, revision, is_create: false, previous: None }
-    } else {
-        let is_create = pair.create_revision == pair.mod_revision;
-        let kv = row.kv.clone();
-        Change { kind: ChangeKind::Put, key, kv, revision, is_create, previous: None }
-    })
 }

@@ -1,10 +1,13 @@
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 
 use super::*;
 use crate::clock::SystemClock;
 use crate::limits;
+use crate::mvcc::ReadCheck;
 use crate::pb::PutRequest;
 use crate::store::{Options, Store};
 
@@ -225,6 +228,43 @@ fn ids_are_chosen_as_etcd_chooses_them() {
     assert_eq!(stream.create(spec("b", "b", 0)), Err(CreateError::EmptyRange));
 }
 
+/// Whoever waits for something else does not wait for the consumers of a thousand streams, and all of
+/// them get the event.
+#[tokio::test]
+async fn a_delivery_to_very_many_streams_lets_other_tasks_in() {
+    let mut fixture = Fixture::new();
+    let hub = Arc::clone(&fixture.hub);
+    let waking = tokio::spawn(async move { hub.wake_gradually().await });
+    let woken = Arc::new(AtomicUsize::new(0));
+    let mut consumers = tokio::task::JoinSet::new();
+    for _ in 0..1000 {
+        let (stream, woken) = (fixture.hub.stream(), Arc::clone(&woken));
+        stream.create(spec("a", "", 0)).unwrap();
+        assert_eq!(drain(&stream).len(), 1);
+        // From now on only a wake lets it look, however late its task begins.
+        assert!(stream.wait().now_or_never().is_some());
+        consumers.spawn(async move {
+            let mut events = Vec::new();
+            while events.is_empty() {
+                stream.wait().await;
+                events = drain(&stream);
+            }
+            woken.fetch_add(1, Ordering::Relaxed);
+            events
+        });
+    }
+    // The task that wakes begins, as the first one.
+    tokio::task::yield_now().await;
+    assert_eq!(woken.load(Ordering::Relaxed), 0);
+    fixture.put(&["a"]);
+    let other = tokio::spawn(async move { woken.load(Ordering::Relaxed) });
+    assert!(other.await.unwrap() < 100, "it has waited for most of the consumers");
+    while let Some(events) = consumers.join_next().await {
+        assert_eq!(events.unwrap(), ["events 0 a@2.0"]);
+    }
+    waking.abort();
+}
+
 /// A stream holds one piece of history with its previous pairs, however many watchers it has.
 #[test]
 fn history_with_previous_pairs_is_read_once_for_all_watchers_of_a_stream() {
@@ -315,4 +355,78 @@ fn a_stream_of_very_many_watchers_ends_quickly() {
     drop(stream);
     assert_eq!(fixture.hub.counts(), Counts::default());
     fixture.put(&["a"]);
+}
+
+/// The revisions of the changes that a stream has for one watcher now.
+fn revisions_of(stream: &Stream, watch_id: i64) -> Vec<i64> {
+    let mut revisions = Vec::new();
+    loop {
+        match stream.next() {
+            Next::Item(Item::Events { watch_id: of, changes, .. }) if of == watch_id => {
+                revisions.extend(changes.iter().map(|change| change.revision.main));
+            }
+            Next::Item(_) => {}
+            Next::CatchUp => stream.catch_up().unwrap(),
+            Next::Wait => return revisions,
+        }
+    }
+}
+
+/// A stream is told to read history, and until it does, a live watcher falls behind whose earlier
+/// events wait in the queue.
+#[test]
+fn history_does_not_overtake_what_waits_in_the_queue() {
+    let small = Bytes::from_static(b"v");
+    let large = Bytes::from(vec![b'v'; limits::WATCH_STREAM_BYTES_MAX]);
+    let many = limits::WATCH_STREAM_RESPONSES_MAX + 2;
+    for (puts, value, is_replaced) in [(many, &small, false), (3, &large, false), (1, &small, true)]
+    {
+        let mut fixture = Fixture::new();
+        fixture.put(&["old"]);
+        let stream = fixture.hub.stream();
+        stream.create(spec("old", "", 2)).unwrap();
+        let live = stream.create(spec("a", "", 0)).unwrap();
+        while let Next::Item(_) = stream.next() {}
+        let first = fixture.hub.revision() + 1;
+        for _ in 0..puts {
+            fixture.put_value(&["a"], value);
+        }
+        let mut expected: Vec<i64> = (first..=fixture.hub.revision()).collect();
+        if is_replaced {
+            fixture.hub.replace(fixture.hub.revision());
+            fixture.put(&["a"]);
+            expected.push(fixture.hub.revision());
+        }
+        stream.catch_up().unwrap();
+        assert_eq!(revisions_of(&stream, live), expected, "{puts} puts");
+    }
+}
+
+/// Something is written between each read of history and the moment at which the consumer comes for
+/// what was read.
+#[test]
+fn watchers_catch_up_while_others_write() {
+    let mut fixture = Fixture::new();
+    for _ in 0..5 {
+        fixture.put(&["a", "b"]);
+    }
+    let stream = fixture.hub.stream();
+    let id = stream.create(spec("a", "", 2)).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        while let Next::Item(item) = stream.next() {
+            if let Item::Events { changes, .. } = item {
+                seen.extend(changes.iter().map(|change| change.revision.main));
+            }
+        }
+        let piece = stream.read_piece(&ReadCheck::default()).unwrap();
+        fixture.put(&["a"]);
+        fixture.put(&["b"]);
+        stream.take_piece(piece).unwrap();
+    }
+    assert_eq!(fixture.hub.counts().lagging, 0);
+    seen.extend(revisions_of(&stream, id));
+    let of_others = [8, 10, 12];
+    let expected: Vec<i64> = (2..=12).filter(|it| !of_others.contains(it)).collect();
+    assert_eq!(seen, expected);
 }

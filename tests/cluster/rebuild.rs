@@ -205,9 +205,11 @@ async fn a_member_whose_vote_is_needed_is_not_taken_out() {
         ["rebuild", "--command-timeout=2s", "--data-dir", text(&dir), "--endpoints", &endpoint];
     let (done, said) = rusd(&rebuild);
     assert!(!done && said.contains("nothing was changed"), "{said}");
+    assert!(said.contains("\"Lost quorum\""), "{said}");
     assert!(dir.join("member/wal").exists() && !dir.join("rebuild.json").exists());
     cluster.run(1, "new");
     cluster.compare_hashes(&[0, 1]).await;
     let (done, said) = rusd(&rebuild);
     assert!(!done && said.contains("locked by another process"), "{said}");
+    assert!(said.contains("stop the member first"), "{said}");
 }

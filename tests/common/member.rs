@@ -17,15 +17,22 @@ pub struct Member {
     child: Process,
     pub endpoint: String,
     peer: String,
+    /// Flags beside those that all members have.
+    more: Vec<String>,
     pub dir: tempfile::TempDir,
 }
 
 impl Member {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [endpoint, peer] = [free_address(), free_address()];
-        let child = spawn(&dir, &endpoint, &peer);
-        let member = Self { child, endpoint, peer, dir };
+        let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+        let child = spawn(&dir, &endpoint, &peer, &more);
+        let member = Self { child, endpoint, peer, more, dir };
         member.wait_until_healthy();
         member
     }
@@ -38,7 +45,7 @@ impl Member {
 
     /// Starts the process again, with the same directory and addresses.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.dir, &self.endpoint, &self.peer);
+        self.child = spawn(&self.dir, &self.endpoint, &self.peer, &self.more);
         self.wait_until_healthy();
     }
 
@@ -55,12 +62,12 @@ impl Member {
     }
 }
 
-fn spawn(dir: &tempfile::TempDir, client: &str, peer: &str) -> Process {
+fn spawn(dir: &tempfile::TempDir, client: &str, peer: &str, more: &[String]) -> Process {
     let [client, peer] = [client, peer].map(|address| format!("http://{address}"));
     let log = File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
     let mut command = serve();
     command.args(flags("default", &dir.path().join("data"), &client, &peer));
-    command.args(alone("default", &peer));
+    command.args(alone("default", &peer)).args(more);
     Process::start(&mut command, log)
 }
 

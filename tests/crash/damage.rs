@@ -243,7 +243,14 @@ fn a_member_whose_store_is_damaged_while_it_runs_is_fenced() {
         let status = maintenance.status(StatusRequest {}).await.unwrap().into_inner();
         assert!(status.errors.iter().any(|error| error.contains("CORRUPT")), "{status:?}");
     });
-    assert!(member.log().contains("the store is damaged"), "{}", member.log());
+    let has_said = || member.log().contains("the store is damaged");
+    let is_noted = || data.join("member/db/DAMAGED").exists();
+    // Its lines come by a thread of their own, and the note after a sync.
+    let gave_up = Instant::now() + Duration::from_secs(60);
+    while !has_said() || !is_noted() {
+        assert!(Instant::now() < gave_up, "{}", member.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     stop(member);
     // It does not come back, whatever its start would read.
     let (sound, report) = sample.check();
@@ -316,6 +323,7 @@ fn a_sound_directory_is_found_sound_and_one_in_use_is_left_alone() {
         .unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("locked by another process"), "{error}");
+    assert!(error.contains("stop the member first"), "{error}");
     stop(member);
     // After a kill the log is ahead of the store, which is no damage. Large values lie in pieces.
     let mut member = sample.fixture.start(|_, _| {});

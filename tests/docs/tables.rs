@@ -10,8 +10,8 @@ pub const TERMINALS: [(&str, &str); 1] = [("README.md", "cargo run --release -- 
 pub const NO_RUN: &[(&str, &str, &str)] = &[
     ("docs/contributing.md", ".ci/run", "runs this test itself"),
     ("docs/contributing.md", "--seeds 0..10000", "takes hours, and Go"),
+    ("docs/contributing.md", "CARGO_PROFILE_RELEASE_DEBUG", "makes a release, which takes minutes"),
     ("docs/contributing.md", "bench range", "takes minutes, and another server"),
-    ("docs/contributing.md", "--rounds 7", "takes minutes, and another cluster"),
     ("docs/handbook.md", "ss -ltnp", "shows the ports of the test, not those of the page"),
     ("docs/handbook.md", "serve --data-dir /root/rusd", "whoever tests as root is denied nothing"),
     ("docs/handbook.md", "chown -R rusd:", "needs the user rusd"),
@@ -37,7 +37,13 @@ pub const NO_RUN: &[(&str, &str, &str)] = &[
     ("docs/packages.md", "podman build", "needs podman"),
     ("docs/packages.md", "helm install", "needs Kubernetes"),
     ("docs/packages.md", "rusd member remove 8e9e05c52164694d", "needs Kubernetes"),
-    ("docs/performance.md", "--rounds 7", "takes minutes, and another cluster"),
+    ("docs/performance.md", "bench table --rounds 5", "takes minutes, and etcd"),
+    ("docs/performance.md", "bench ceiling", "is measured on the server of the block before"),
+    (
+        "docs/performance.md",
+        "bench range --keys 1000000",
+        "takes minutes, and a build of a release",
+    ),
     ("docs/tuning.md", "--compare localhost:12379", "takes minutes, and another server"),
     ("docs/performance.md", "rusd member add m2 --learner", "is a part of a measurement"),
 ];

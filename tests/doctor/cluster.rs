@@ -138,4 +138,14 @@ fn never_started_and_no_quorum(servers: &mut [Server], learner: &mut Server) {
     .unwrap();
     let found = Found::by(&["--data-dir", text(&servers[1].data)]);
     found.are(&["directory-auth: Auth without root", "directory-rebuild: Damaged directory"]);
+    // The old files are put aside: only the start of the new member is left to do.
+    fs::write(
+        servers[1].data.join("rebuild.json"),
+        r#"{"cluster_id":1,"old_id":2,"name":"m2","peer_urls":[],"others":[],"new_id":3}"#,
+    )
+    .unwrap();
+    fs::rename(servers[1].data.join("member"), servers[1].data.join("member.damaged-2")).unwrap();
+    let found = Found::by(&["--data-dir", text(&servers[1].data)]);
+    found.are(&["directory-rebuild: Damaged directory"]);
+    assert!(found.json.to_string().contains("rusd serve --name m2"), "{:#}", found.json);
 }

@@ -44,6 +44,19 @@ fn directories_are_told_apart() {
     of(&[]).are(&["directory: Directory of etcd", "directory-rebuild: Damaged directory"]);
     fs::remove_dir_all(&dir).unwrap();
     of(&[]).are(&["directory: Lost directory"]);
+    fs::write(&dir, "a file").unwrap();
+    let checks = of(&[]).json["findings"].to_string();
+    assert!(checks.contains("no directory") && !checks.contains("rebuild was begun"), "{checks}");
+}
+
+#[test]
+fn what_names_nothing_is_refused() {
+    for endpoints in ["", ",", " , "] {
+        let output = rusd(&["doctor", "--endpoints", endpoints]);
+        assert_eq!(output.status.code(), Some(2), "{endpoints:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("--endpoints names no server") && output.stdout.is_empty(), "{said}");
+    }
 }
 
 /// Flips a bit of every copy of a value.

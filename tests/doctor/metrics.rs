@@ -72,7 +72,7 @@ fn space_ends_in_time_and_shows_alarms() {
     server.wait_for("/health", "NOSPACE");
     let said = good(&[&["space"], &of[..]].concat());
     assert!(said.contains("\nalarm      NOSPACE"), "{said}");
-    let next = format!("next       rusd --endpoints {} compaction 1\n", server.client);
+    let next = format!("next       rusd --endpoints {} compaction --physical 1\n", server.client);
     assert!(said.contains(&next), "{said}");
     let json = good(&[&["space", "-w", "json"], &of[..]].concat());
     assert!(json.contains(r#""alarms":["NOSPACE"]"#), "{json}");

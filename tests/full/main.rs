@@ -260,7 +260,7 @@ impl Cluster {
         let keys = (megabytes << 20) / value_bytes / if overwrites { 12 } else { 2 };
         let command = format!(
             "bench put --endpoints {} --clients {clients} --val-size {value_bytes} --keys {keys} \
-             --duration {seconds}s",
+             --duration {seconds}s --keep --force",
             self.endpoints
         );
         let output = run(RUSD, &command.split_whitespace().collect::<Vec<_>>());
@@ -450,6 +450,40 @@ fn freeze() {
         cluster.members[0].end(false);
         cluster.members[0].start();
         cluster.until("a restart", START, |cluster| cluster.ctl(&["get", "kept"]).is_ok());
+    }
+}
+
+/// Where a copy of the store finds no inodes, nothing is lost, and it is said what is missing.
+fn inodes() {
+    let cluster = Cluster::start(Plan { inodes: Some(40), ..Plan::of_seed(1, false) });
+    let disk = &cluster.members[0].disks[0];
+    let taken: Vec<PathBuf> = (0..40).map(|number| disk.join(format!("taken{number}"))).collect();
+    let made = taken.iter().take_while(|path| File::create(path).is_ok()).count();
+    assert!(made < taken.len());
+    let free = || rustix::fs::statvfs(disk).unwrap().f_ffree;
+    // The member, too, makes files and removes them.
+    let refusals = taken.iter().take_while(|path| {
+        let before = free();
+        let Err(refused) = cluster.ctl(&["defrag"]) else { return false };
+        let told = [before, free()].map(|free| format!("has inodes for {free} more"));
+        let is_told = told.iter().any(|free| refused.contains(free));
+        assert!(refused.contains("defragmentation needs") && is_told, "{told:?}: {refused}");
+        cluster.done(&["put", "kept", "1"]);
+        fs::remove_file(path).unwrap();
+        true
+    });
+    let refused = refusals.count();
+    assert!((3..made).contains(&refused));
+    // One for a file that the member may have made since.
+    taken[refused..made].iter().take(2).for_each(|path| fs::remove_file(path).unwrap());
+    cluster.done(&["defrag"]);
+}
+
+#[test]
+fn a_defragmentation_without_inodes_says_so() {
+    match env::var(INNER) {
+        Ok(_) => inodes(),
+        Err(_) => mounting("a_defragmentation_without_inodes"),
     }
 }
 

@@ -46,6 +46,32 @@ fn schedule(how: &[&str], task: Pid) {
     let _ = Command::new("chrt").args(how).args(["--pid", "0", &task]).status();
 }
 
+/// While this lives, every processor is busy. With `Yielding`, nothing of it is taken from the member
+/// or the bystander but what the system's scheduler costs: a thread that wakes on a processor where
+/// another one computes may wait until the next tick although the rest of the machine is idle.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn everywhere() -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let ended = Arc::clone(&ended);
+            thread::spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(ended)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The highest values since `watch` was called.
 struct Peak {
     anonymous_kib: Arc<AtomicU64>,
@@ -87,8 +113,10 @@ pub struct Case {
 }
 
 impl Case {
-    /// Runs `hostile` between quiet phases. It gets the time at which it should end. Its result,
-    /// which may hold connections, lives until the peak of memory has been read.
+    /// Runs `hostile` between quiet phases. If figures are wanted, a phase comes before it in which
+    /// the processors are as busy and nothing of it concerns the member. `hostile` gets the time at
+    /// which it should end. Its result, which may hold connections, lives until the peak of memory
+    /// has been read.
     pub async fn run<H, F>(self, member: &Member, hostile: H)
     where
         H: AsyncFnOnce(&Member, Instant) -> F,
@@ -96,6 +124,7 @@ impl Case {
         let bystander = Bystander::start(member.address.clone());
         tokio::time::sleep(phase()).await;
         let quiet = bystander.take();
+        let busy = Self::busy(&bystander).await;
         let before = member.usage();
         let peak = Peak::watch(member.child.id());
         let yielding = seconds().map(|_| Yielding::all_but(bystander.task()));
@@ -110,7 +139,7 @@ impl Case {
         let left = self.settle(member, before).await;
         let after = bystander.finish();
         eprintln!(
-            "{}:\n  quiet   {quiet}\n  hostile {loud}\n  after   {after}\n  memory  {} MiB before, \
+            "{}:\n  quiet   {quiet}{busy}\n  hostile {loud}\n  after   {after}\n  memory  {} MiB before, \
              +{} at most, +{} afterwards; threads {} before, {threads} at most",
             self.name,
             before.anonymous_kib >> 10,
@@ -125,6 +154,19 @@ impl Case {
             assert!(grown <= growth_kib_max, "{name}: memory has grown by {grown} KiB");
             assert!(left <= left_kib_max, "{name}: {left} KiB of memory are left");
         }
+    }
+
+    /// The line of the phase in which the processors are busy without the member.
+    async fn busy(bystander: &Bystander) -> String {
+        if seconds().is_none() {
+            return String::new();
+        }
+        let (busy, yielding) = (Busy::everywhere(), Yielding::all_but(bystander.task()));
+        bystander.take();
+        tokio::time::sleep(phase()).await;
+        let report = bystander.take();
+        drop((busy, yielding));
+        format!("\n  busy    {report}")
     }
 
     /// Waits until no more of the growth is left than may be, or for a quarter of `PATIENCE`.

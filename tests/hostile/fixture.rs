@@ -114,6 +114,17 @@ impl Member {
     }
 }
 
+/// A client that was not served says why only in the member's log.
+impl Drop for Member {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let state = self.child.try_wait();
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("the member of the failed test: {state:?}\n{log}");
+        }
+    }
+}
+
 /// Memory and threads of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {

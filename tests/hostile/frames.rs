@@ -16,6 +16,8 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
+/// A setting.
+pub const INITIAL_WINDOW_SIZE: u16 = 4;
 /// Flags of HEADERS and DATA.
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;

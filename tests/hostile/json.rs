@@ -61,12 +61,7 @@ async fn put(member: &Member, key: &'static str, count: usize, bytes: usize) {
 
 /// As many watches as the limit of open files allows, 10,000 at most. The member needs as many.
 fn many() -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
-    let files = limit.maximum.map_or(usize::MAX, |maximum| maximum as usize);
-    files.saturating_sub(1000).min(10_000)
+    super::files::spare().min(10_000)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +120,27 @@ async fn pipelined_ranges_that_nobody_reads() {
         let key = STANDARD.encode("large");
         let range = request("/v3/kv/range", format!(r#"{{"key":"{key}"}}"#).as_bytes());
         let streams = connect(member, 40, &range.repeat(50)).await;
+        tokio::time::sleep_until(end.into()).await;
+        streams
+    })
+    .await;
+}
+
+/// Each answer is read as its client takes it, so what they are asked for does not count.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_everything_that_nobody_reads() {
+    let member = Member::start(&[]);
+    let mut kv = KvClient::new(member.channel().await);
+    for number in 0..400 {
+        let (key, value) = (Bytes::from(format!("{number}")), vec![b'v'; 100_000].into());
+        kv.put(PutRequest { key, value, ..Default::default() }).await.unwrap();
+    }
+    let name = "53 MB on each of 100 connections over HTTP/1.1, unread";
+    let growth_kib_max = SMALL_KIB_MAX + (100 << 10);
+    let case = Case { name, growth_kib_max, left_kib_max: SMALL_KIB_MAX };
+    case.run(&member, async |member, end| {
+        let all = request("/v3/kv/range", br#"{"key":"AA==","range_end":"AA=="}"#);
+        let streams = connect(member, 100, &all).await;
         tokio::time::sleep_until(end.into()).await;
         streams
     })

@@ -17,6 +17,8 @@ mod case;
 #[path = "../common/child.rs"]
 mod child;
 mod connections;
+#[path = "../common/files.rs"]
+mod files;
 #[allow(dead_code, reason = "cases choose what they need")]
 mod fixture;
 mod frames;

@@ -14,7 +14,8 @@ use rusd::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest};
 use super::case::Case;
 use super::fixture::Member;
 use super::frames::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, PING, RESET, SETTINGS, call, frame, hello, message,
+    DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, RESET, SETTINGS, call,
+    frame, hello, message,
 };
 
 /// The cost of ten connections that are not read, and of a busy debug build.
@@ -183,23 +184,45 @@ async fn ranges_of_everything_on_one_connection() {
     member.until("what nobody will read still counts", name, |bytes| bytes == 0.0).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ranges_of_everything_on_many_connections() {
+/// Of an answer that is read in pieces, two wait at a time, each with a row of a megabyte. Beside
+/// them four are measured, each with four megabytes in a buffer that has grown. 96 MiB: a busy debug build.
+const PIECES_KIB_MAX: u64 = (40 * 4 + 4 * 12 + 96) << 10;
+
+/// Sends the same on so many connections to a member with large rows, and reads nothing.
+async fn ask_and_read_nothing(case: Case, connections: usize, asks: Vec<u8>) {
     let member = Member::start(&[]);
     fill(&member).await;
-    let name = "40 MB on each of 40 connections, unread";
-    let case = Case { name, growth_kib_max: LARGE_KIB_MAX, left_kib_max: 96 << 10 };
     case.run(&member, async |member, end| {
         let ask = |_| {
             let mut stream = TcpStream::connect(&member.address).unwrap();
-            stream.write_all(&[hello(&[]), ask_for_all(1)].concat()).unwrap();
+            stream.write_all(&asks).unwrap();
             stream
         };
-        let streams: Vec<TcpStream> = (0..40).map(ask).collect();
+        let streams: Vec<TcpStream> = (0..connections).map(ask).collect();
         tokio::time::sleep_until(end.into()).await;
         streams
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_everything_on_many_connections() {
+    let name = "40 MB on each of 40 connections, unread";
+    let case = Case { name, growth_kib_max: PIECES_KIB_MAX, left_kib_max: 96 << 10 };
+    ask_and_read_nothing(case, 40, [hello(&[]), ask_for_all(1)].concat()).await;
+}
+
+/// Of each answer a piece is read before its client opens a window. These pieces count, so that no
+/// further call begins on a connection once they have its part of 64 MiB. Each takes twice its bytes.
+const WINDOWLESS_KIB_MAX: u64 = (2 * 4 * 64 + 4 * 12 + 96) << 10;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_everything_without_a_window() {
+    let name = "400 ranges of 40 MB without a window on each of 4 connections";
+    let case = Case { name, growth_kib_max: WINDOWLESS_KIB_MAX, left_kib_max: 96 << 10 };
+    let asks = (0..400).flat_map(|number| ask_for_all(stream_of(number)));
+    let hello = hello(&[(INITIAL_WINDOW_SIZE, 0)]);
+    ask_and_read_nothing(case, 4, hello.into_iter().chain(asks).collect()).await;
 }
 
 /// 512 MiB: unsent answers up to which writes do not wait. Four answers of ten megabytes under way,

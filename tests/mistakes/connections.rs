@@ -88,11 +88,21 @@ fn what_is_wrong_with_a_login_is_told() {
     let good = |words: &[&str]| {
         let output = run(rusd(&[&[at.as_str()], words].concat()));
         assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
     };
-    good(&["user", "add", "root:secret"]);
+    // One that only a certificate lets in, which this member does not ask for.
+    let noted = good(&["user", "add", "root", "--no-password"]);
+    assert!(noted.contains("client certificate") && noted.contains("user passwd root"), "{noted}");
+    good(&["user", "delete", "root", "--yes"]);
+    assert_eq!(good(&["user", "add", "root:secret"]), "");
     good(&["user", "grant-role", "root", "root"]);
     good(&["user", "add", "alice:pw"]);
+    good(&["user", "add", "carl", "--no-password"]);
+    let nothing = [&at, "user", "passwd", "alice", "--interactive=false"];
+    let parts = ["empty password", "standard input"];
+    Case { words: &nothing, variables: &[], code: 128, parts: &parts }.check_line();
     good(&["auth", "enable"]);
+    check(&[&at, "--user=carl:pw"], 2, &["this user has no password", "--cert"]);
     check(&[&at], 2, &["login needed", "--user NAME[:PASSWORD]"]);
     check(&[&at, "--user=root:wrong"], 2, &["wrong user name or password", "--password"]);
     check(&[&at, "--user=nobody:pw"], 2, &["wrong user name or password"]);
@@ -147,6 +157,8 @@ fn every_command_ends_where_nothing_listens() {
         &["check", "datascale"],
         &["bench", "put"],
         &["bench", "watch"],
+        &["bench", "table"],
+        &["bench", "ceiling"],
     ];
     for words in commands {
         let words = [words, &[at.as_str(), NEVER][..]].concat();

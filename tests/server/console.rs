@@ -59,7 +59,9 @@ fn a_terminal_gets_short_lines_for_people() {
     else {
         return;
     };
-    let said = wait_for(&log, "ready to serve client requests on");
+    // The member may be ready before it says that it leads.
+    wait_for(&log, "ready to serve client requests on");
+    let said = wait_for(&log, "leader elected");
     assert!(is_healthy(&address));
     let lines = lines(&said);
     for line in &lines {

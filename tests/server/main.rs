@@ -6,6 +6,8 @@ mod bounds;
 mod child;
 mod collector;
 mod console;
+#[path = "../common/files.rs"]
+mod files;
 mod fixture;
 mod flags;
 mod http1;

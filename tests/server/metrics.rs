@@ -64,6 +64,8 @@ const DRIVEN: Driven = &[
             "process_virtual_memory_max_bytes",
             "promhttp_metric_handler_requests_in_flight",
             "promhttp_metric_handler_requests_total",
+            "rusd_memory_anonymous_bytes",
+            "rusd_thread_cpu_seconds_total",
         ],
     ),
     (

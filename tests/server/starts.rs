@@ -86,7 +86,15 @@ fn a_refused_start_names_its_subject() {
         ),
     ];
     for (flags, subject, hint) in cases {
-        assert_told(&place.refused(flags), subject, hint);
+        let mut said = place.refused(flags);
+        // A child of another test has our listener, too, between fork and exec, and may be named.
+        for _ in 0..20 {
+            if said["hint"].as_str().is_some_and(|told| told.contains(hint)) {
+                break;
+            }
+            said = place.refused(flags);
+        }
+        assert_told(&said, subject, hint);
     }
 }
 

@@ -51,6 +51,7 @@ const KEPT: &[(u64, &str)] = &[
     (1762, "a lease revoked by a proposal that outlived its leader's term"),
     (7548, "a lease revoked between two terms of one leader"),
     (9349, "two hashes of one history, with a snapshot"),
+    (9938, "an apply thread that went on after its end, without what it had not published"),
 ];
 /// So many seeds are tried until a planted bug is found.
 const SEEDS_PER_BUG: u64 = 1000;

@@ -81,6 +81,8 @@ pub struct World {
     pub asked: Option<Asked>,
     pub errand: Option<Errand>,
     pub crowd: Crowd,
+    /// For how long members were suspended, all together.
+    pub frozen: u64,
     pub last_url: u64,
     pub oracle: Oracle,
     pub trace: u64,
@@ -121,6 +123,7 @@ impl World {
             asked: None,
             errand: None,
             crowd: Crowd::default(),
+            frozen: 0,
             last_url: 1,
             oracle: Oracle::new(),
             trace: 0,

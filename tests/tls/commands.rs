@@ -107,6 +107,27 @@ async fn one_command_makes_what_a_member_needs_and_another_checks_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_does_not_fit_ends_a_command_with_etcds_code() {
+    let shop = Shop::new();
+    let (ca, cert, key) = (shop.path("ca.crt"), shop.path("client.crt"), shop.path("server.key"));
+    let pair = ["--cacert", &ca, "--cert", &cert, "--key", &key];
+    let output = called("etcdctl", &[&pair[..], &["get", "a"]].concat()).await;
+    assert_eq!(output.status.code(), Some(128), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, "Error: tls: private key does not match public key\n");
+}
+
+/// The library that serves TLS gathers entropy of its own unless it is built without that, which
+/// costs each command some 40 ms before its first byte.
+#[test]
+fn the_binary_gathers_no_entropy_from_the_processors_jitter() {
+    let binary = std::fs::read(crate::child::RUSD).unwrap();
+    let names = |name: &str| binary.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+    assert!(names("get_entropy_source"), "names of functions are in the binary");
+    assert!(!names("jent_entropy"), ".cargo/config.toml says how to build without it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_discovery_service_may_want_certificates() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("certs").to_str().unwrap().to_owned();

@@ -5,6 +5,9 @@ mod cases;
 #[path = "../common/child.rs"]
 mod child;
 mod commands;
+#[path = "../common/files.rs"]
+mod files;
+mod gateway;
 #[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "../common/member.rs"]
 mod member;

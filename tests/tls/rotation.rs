@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rcgen::{KeyPair, SerialNumber};
 use rusd::limits::TLS_HANDSHAKES_MAX;
 use rusd::tls::{self, CertificateDer, ClientFiles, Connector};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -87,7 +86,7 @@ async fn change_the_pair(server: &Server, shop: &Shop, load: &Load) {
     replace(shop, "server.key", "-----BEGIN PRIVATE KEY-----\ncut");
     load.goes_on().await;
     assert_eq!(shown(server, shop, Port::Peer).await, first);
-    assert!(server.log().contains("the ones before stay in use"), "{}", server.log());
+    server.says("the ones before stay in use").await;
     replace(shop, "server.key", fs::read(shop.path("next.key")).unwrap());
     load.goes_on().await;
     for port in BOTH {
@@ -185,10 +184,8 @@ async fn who_does_not_finish_a_handshake_holds_nobody_up() {
 /// More handshakes than there are places, which all begin and never end: others still get in.
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_stop_halfway_make_room() {
-    // This process needs as many open files, and many systems give 1024 at first.
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
+    // Each is an open file of this process.
+    super::files::spare();
     let shop = Shop::new();
     let server = Server::start("https", &mutual(&shop)).await;
     let mut slow = Vec::new();

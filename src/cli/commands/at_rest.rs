@@ -26,8 +26,18 @@ pub(super) fn patiently<T>(
                 std::thread::sleep(LOCK_RETRY);
                 waited += LOCK_RETRY;
             }
-            outcome => return outcome.map_err(Failure::error),
+            outcome => return outcome.map_err(|error| failure(context, &error)),
         }
+    }
+}
+
+/// Says what to do where a running member has the directory. etcdutl says no more than the error.
+pub(super) fn failure(context: &Context, error: &Error) -> Failure {
+    match context.program {
+        Program::Rusd if error.is_in_use() => {
+            Failure::error(format!("{error}; stop the member first"))
+        }
+        _ => Failure::error(error),
     }
 }
 

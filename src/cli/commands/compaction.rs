@@ -26,7 +26,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
             ),
         )?;
     }
-    let deadline = context.deadline();
+    let deadline = if physical { context.long_deadline() } else { context.deadline() };
     client.call(&rpc::COMPACT, CompactionRequest { revision, physical }, deadline).await?;
     context.printer.line(format!("compacted revision {revision}"));
     Ok(())

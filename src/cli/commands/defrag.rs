@@ -30,7 +30,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         let client = context.connect(single(&config, &endpoint)).await?;
         let start = context.clock.now();
         let bar = bar(&context, &client, &endpoint).await;
-        let outcome = client.call(&rpc::DEFRAGMENT, DefragmentRequest {}, context.deadline()).await;
+        let outcome =
+            client.call(&rpc::DEFRAGMENT, DefragmentRequest {}, context.long_deadline()).await;
         drop(bar);
         let took = go::duration(context.clock.now().saturating_sub(start));
         match outcome {

@@ -27,6 +27,7 @@ use report::Report;
 
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::explain::NO_SERVER;
 use crate::cli::format::Format;
 use crate::cli::record::{Records, Value};
 use crate::cli::shell::quoted;
@@ -34,9 +35,11 @@ use crate::clock::Clock as _;
 
 pub(super) async fn run(mut context: Context) -> Outcome {
     if !context.args.is_empty() {
-        return Err(Failure::arguments("doctor takes no arguments; members go with --endpoints"));
+        let text =
+            "doctor takes no arguments; members go with --endpoints, a directory with --data-dir";
+        return Err(Failure::new(Exit::Usage, text));
     }
-    let config = context.config().await?;
+    let mut config = context.config().await?;
     config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
     let format = context.display.format;
     if !matches!(format, Format::Simple | Format::Json) && !format.is_records() {
@@ -51,6 +54,11 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         ..Facts::default()
     };
     if data_dir.is_none() || context.flags.changed("endpoints") {
+        config.endpoints.retain(|endpoint| !endpoint.trim().is_empty());
+        if config.endpoints.is_empty() {
+            // Nothing that was not asked is healthy.
+            return Err(Failure::new(Exit::Usage, NO_SERVER));
+        }
         Asker { config, clock: context.clock.clone() }.ask(&mut facts).await;
     }
     if let Some(data_dir) = data_dir {

@@ -40,15 +40,18 @@ mod watch;
 use std::path::Path;
 use std::{fs, io};
 
+use futures_util::future::LocalBoxFuture;
+
 use super::context::Context;
 use super::exit::{Failure, Outcome};
 use super::spec::Program;
 
 /// The server parses its flags itself, as etcd does, so it takes none before its name.
-const SERVE_FIRST: &str = "serve must be the first argument, before all flags: rusd serve [flags]";
+const SERVE_FIRST: &str =
+    "serve must be the first argument, in full and before all flags: rusd serve [flags]";
 
 const GATEWAY_FIRST: &str =
-    "gateway must be the first argument, before all flags: rusd gateway start [flags]";
+    "gateway must be the first argument, in full and before all flags: rusd gateway start [flags]";
 
 /// Whether `txn` or an interactive `watch` accepts the line.
 pub(super) fn understands(line: &[u8]) -> bool {
@@ -86,7 +89,7 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
         ["version"] => return version::run(&context),
         ["serve"] => return Err(Failure::arguments(SERVE_FIRST)),
         ["gateway", ..] => return Err(Failure::arguments(GATEWAY_FIRST)),
-        ["bench"] => return bench::run(context),
+        ["bench", what] => return bench::run(what, context),
         ["link"] => return link::run(&context),
         ["cert", "gen"] => return cert::make(context),
         _ => {}
@@ -101,47 +104,52 @@ pub(super) fn run(path: &[&str], context: Context) -> Outcome {
     outcome
 }
 
-async fn client_command(path: &[&str], context: Context) -> Outcome {
+/// The future of a command. Boxed, since one future of all commands would hold the code of every one of
+/// them wherever the runtime polls it.
+fn client_command<'a>(path: &'a [&'a str], context: Context) -> LocalBoxFuture<'a, Outcome> {
     match path {
-        ["cert", "show"] => cert::show(context).await,
-        ["cert", "check"] => cert::check(context).await,
-        ["get"] => get::run(context).await,
-        ["put"] => put::run(context).await,
-        ["del"] => del::run(context).await,
-        ["txn"] => txn::run(context).await,
-        ["compaction"] => compaction::run(context).await,
-        ["watch"] => watch::run(context).await,
-        ["lease", "grant"] => lease::grant(context).await,
-        ["lease", "revoke"] => lease::revoke(context).await,
-        ["lease", "timetolive"] => lease::time_to_live(context).await,
-        ["lease", "list"] => lease::list(context).await,
-        ["lease", "keep-alive"] => lease::keep_alive(context).await,
-        ["lock"] => lock::run(context).await,
-        ["elect"] => elect::run(context).await,
-        ["alarm", "list"] => alarm::list(context).await,
-        ["alarm", "disarm"] => alarm::disarm(context).await,
-        ["endpoint", "health"] => endpoint::health(context).await,
-        ["endpoint", "status"] => endpoint::status(context).await,
-        ["endpoint", "hashkv"] => endpoint::hash_kv(context).await,
-        ["member", "list"] => member::list(context).await,
-        ["member", "add"] => member::add(context).await,
-        ["member", "remove"] => member::remove(context).await,
-        ["member", "update"] => member::update(context).await,
-        ["member", "promote"] => member::promote(context).await,
-        ["move-leader"] => move_leader::run(context).await,
-        ["defrag"] => defrag::run(context).await,
-        ["doctor"] => doctor::run(context).await,
-        ["rebuild"] => rebuild::run(context).await,
-        ["join"] => join::run(context).await,
-        ["space"] => space::run(context).await,
-        ["downgrade", action] => downgrade::run(context, action).await,
-        ["snapshot", "save"] => snapshot::save(context).await,
-        ["make-mirror"] => make_mirror::run(context).await,
-        ["auth", action] => auth::run(context, action).await,
-        ["role", action] => role::run(context, action).await,
-        ["user", action] => user::run(context, action).await,
-        ["check", "perf"] => check::perf(context).await,
-        ["check", "datascale"] => check::data_scale(context).await,
-        _ => Err(Failure::error(format!("{} is not supported yet", path.join(" ")))),
+        ["cert", "show"] => Box::pin(cert::show(context)),
+        ["cert", "check"] => Box::pin(cert::check(context)),
+        ["get"] => Box::pin(get::run(context)),
+        ["put"] => Box::pin(put::run(context)),
+        ["del"] => Box::pin(del::run(context)),
+        ["txn"] => Box::pin(txn::run(context)),
+        ["compaction"] => Box::pin(compaction::run(context)),
+        ["watch"] => Box::pin(watch::run(context)),
+        ["lease", "grant"] => Box::pin(lease::grant(context)),
+        ["lease", "revoke"] => Box::pin(lease::revoke(context)),
+        ["lease", "timetolive"] => Box::pin(lease::time_to_live(context)),
+        ["lease", "list"] => Box::pin(lease::list(context)),
+        ["lease", "keep-alive"] => Box::pin(lease::keep_alive(context)),
+        ["lock"] => Box::pin(lock::run(context)),
+        ["elect"] => Box::pin(elect::run(context)),
+        ["alarm", "list"] => Box::pin(alarm::list(context)),
+        ["alarm", "disarm"] => Box::pin(alarm::disarm(context)),
+        ["endpoint", "health"] => Box::pin(endpoint::health(context)),
+        ["endpoint", "status"] => Box::pin(endpoint::status(context)),
+        ["endpoint", "hashkv"] => Box::pin(endpoint::hash_kv(context)),
+        ["member", "list"] => Box::pin(member::list(context)),
+        ["member", "add"] => Box::pin(member::add(context)),
+        ["member", "remove"] => Box::pin(member::remove(context)),
+        ["member", "update"] => Box::pin(member::update(context)),
+        ["member", "promote"] => Box::pin(member::promote(context)),
+        ["move-leader"] => Box::pin(move_leader::run(context)),
+        ["defrag"] => Box::pin(defrag::run(context)),
+        ["doctor"] => Box::pin(doctor::run(context)),
+        ["rebuild"] => Box::pin(rebuild::run(context)),
+        ["join"] => Box::pin(join::run(context)),
+        ["space"] => Box::pin(space::run(context)),
+        ["downgrade", action] => Box::pin(downgrade::run(context, action)),
+        ["snapshot", "save"] => Box::pin(snapshot::save(context)),
+        ["make-mirror"] => Box::pin(make_mirror::run(context)),
+        ["auth", action] => Box::pin(auth::run(context, action)),
+        ["role", action] => Box::pin(role::run(context, action)),
+        ["user", action] => Box::pin(user::run(context, action)),
+        ["check", "perf"] => Box::pin(check::perf(context)),
+        ["check", "datascale"] => Box::pin(check::data_scale(context)),
+        _ => {
+            let text = format!("{} is not supported yet", path.join(" "));
+            Box::pin(std::future::ready(Err(Failure::error(text))))
+        }
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tonic::Code;
 
-use super::at_rest::LOCK_RETRY;
+use super::at_rest::{LOCK_RETRY, failure};
 use super::endpoint::single;
 use super::growth;
 use crate::cli::confirm;
@@ -30,7 +30,7 @@ use crate::cli::shell::quoted;
 use crate::cli::size;
 use crate::client::{self, Cause, Client, Config, Deadline, rpc};
 use crate::go;
-use crate::offline::{Error, Rebuild, owner, put_aside};
+use crate::offline::{Error, Rebuild, RebuildProgress, owner, put_aside};
 use crate::pb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
     StatusRequest, StatusResponse,
@@ -81,7 +81,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
         return Err(Failure::error(text));
     }
     if !context.flags.changed("endpoints") {
-        let text = "rebuild requires --endpoints: client URLs of the healthy members";
+        let text = "rebuild requires --endpoints: client URLs of the healthy members; \
+                    ETCDCTL_ENDPOINTS is not taken, since it may name the one to be rebuilt";
         return Err(Failure::arguments(text));
     }
     let config = context.config().await?;
@@ -106,7 +107,7 @@ impl Command<'_> {
                 Err(error) if error.is_in_use() && !patience.passed() => {
                     tokio::time::sleep(LOCK_RETRY).await;
                 }
-                lock => break lock.map_err(Failure::error)?,
+                lock => break lock.map_err(|error| failure(self.context, &error))?,
             }
         };
         let (cluster_id, members) = self.members().await?;
@@ -181,14 +182,11 @@ impl Command<'_> {
         let Some(plan) = Rebuild::read(&self.data_dir).map_err(Failure::error)? else {
             return Ok(None);
         };
-        let owner = owner(&self.data_dir, self.wal_dir()).map(|(id, _)| id);
-        let is_started = plan.new_id.is_some() && owner == plan.new_id;
-        let is_put_aside = plan.new_id.is_some()
-            && !self.data_dir.join("member").exists()
-            && self.wal_dir().is_none_or(|dir| !dir.exists());
-        if !is_started && !is_put_aside {
-            return Ok(None);
-        }
+        let is_started = match plan.progress(&self.data_dir, self.wal_dir()) {
+            RebuildProgress::Begun => return Ok(None),
+            RebuildProgress::PutAside => false,
+            RebuildProgress::Started => true,
+        };
         let (_, members) = self.members().await?;
         // One that has run and has no log has lost what it acknowledged: it may not start again.
         let may_start = |member: &Member| is_started || member.client_ur_ls.is_empty();
@@ -326,7 +324,8 @@ impl Command<'_> {
         }
         Err(Failure::error(format!(
             "without member {:x} only {healthy} of {} voters are healthy, and {needed} are needed; \
-             nothing was changed. Bring the other members back first, or restore a backup",
+             nothing was changed. Bring the other members back first; if they are lost for good, see \
+             the handbook, \"Lost quorum\"",
             plan.old_id,
             voters.len()
         )))

@@ -212,7 +212,7 @@ impl Saving {
         if found.as_slice() == self.last {
             return Ok(());
         }
-        Err(format!("expected sha256 {:?}, got {:?}", self.last, found.as_slice()))
+        Err(format!("expected sha256 {}, got {}", go::numbers(&self.last), go::numbers(&found)))
     }
 }
 

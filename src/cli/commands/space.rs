@@ -104,13 +104,25 @@ fn advice(endpoint: &str, space: &SpaceResponse, alarms: &[(String, u64)]) -> St
     let mut text = String::new();
     let free = space.total_bytes.saturating_sub(space.in_use_bytes);
     let by = |words: &str| format!("rusd --endpoints {} {words}", quoted(endpoint));
-    let compact = by(&format!("compaction {}", space.revision));
+    // A second compaction at the same revision would be refused.
+    let compact = if space.compact_revision < space.revision {
+        by(&format!("compaction --physical {}", space.revision))
+    } else if space.history_bytes > 0 {
+        "its history is being deleted; wait for that".into()
+    } else {
+        "it has no history left: delete keys, give more room, or raise the quota".into()
+    };
+    let is_mostly_free = free >= space.total_bytes / 2;
     let is_near = space.quota_bytes > 0
         && space.total_bytes.saturating_mul(5) >= space.quota_bytes.saturating_mul(4);
     if names(alarms).contains(&"NOSPACE") {
         text += "alarm      NOSPACE: nothing but deletes is written\n";
-        text += &next(&[compact, by("defrag"), by("alarm disarm")]);
-    } else if is_near && free >= space.total_bytes / 2 {
+        let (defrag, disarm) = (by("defrag"), by("alarm disarm"));
+        text += &match is_mostly_free && space.history_bytes == 0 {
+            true => next(&[defrag, disarm]),
+            false => next(&[compact, defrag, disarm]),
+        };
+    } else if is_near && is_mostly_free {
         text += &next(&["the quota is near, and much of the file is free".into(), by("defrag")]);
     } else if is_near {
         let what = "the quota is near; or raise --quota-backend-bytes".into();
@@ -317,9 +329,15 @@ mod tests {
         assert!(advice("e", &space, &alarms).contains("CORRUPT: the data of member 10 differs"));
         assert_eq!(as_json("e", &space, &alarms)["alarms"], json!(["CORRUPT", "NOSPACE"]));
         let full = SpaceResponse { revision: 77, ..space };
-        let next =
-            "next       rusd --endpoints e compaction 77\n           rusd --endpoints e defrag\n";
+        let next = "next       rusd --endpoints e compaction --physical 77\n           rusd --endpoints e defrag\n";
         assert!(advice("e", &full, &alarms).contains(next), "{}", advice("e", &full, &alarms));
+        let compacted = SpaceResponse { compact_revision: 77, history_bytes: 0, ..full.clone() };
+        let what = advice("e", &compacted, &alarms);
+        assert!(what.contains("next       it has no history left: delete keys"), "{what}");
+        let free = SpaceResponse { in_use_bytes: 1_000_000, ..compacted };
+        let next =
+            "next       rusd --endpoints e defrag\n           rusd --endpoints e alarm disarm\n";
+        assert!(advice("e", &free, &alarms).contains(next), "{}", advice("e", &free, &alarms));
         let near = SpaceResponse { total_bytes: 19_000_000, in_use_bytes: 1_000_000, ..full };
         assert!(
             advice("e", &near, &[]).contains("is free\n           rusd --endpoints e defrag\n")

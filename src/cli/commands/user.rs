@@ -6,6 +6,7 @@ use crate::cli::argv::{Word, text_of};
 use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
+use crate::cli::spec::Program;
 use crate::client::rpc;
 use crate::pb::authpb::UserAddOptions;
 use crate::pb::{
@@ -24,6 +25,12 @@ pub(super) async fn run(context: Context, action: &str) -> Outcome {
         _ => revoke(context).await,
     }
 }
+
+/// Auth may be enabled without such a certificate, as in etcd, and then nobody may change anything.
+const ROOT_BY_CERTIFICATE: &str = "Note: without a password, root logs in by a client certificate \
+                                   for the name root alone, with a server that has \
+                                   --client-cert-auth. See that this works before 'rusd auth \
+                                   enable', or give root a password: rusd user passwd root\n";
 
 fn name(context: &Context, action: &str) -> Result<Word, Failure> {
     if context.args.len() != 1 {
@@ -56,6 +63,9 @@ async fn add(mut context: Context) -> Outcome {
         hashed_password: String::new(),
     };
     let response = client.call(&rpc::USER_ADD, request, context.late_deadline()).await?;
+    if no_password && name == "root" && context.program == Program::Rusd {
+        context.printer.err(ROOT_BY_CERTIFICATE);
+    }
     context.display.done(format!("User {name} created"), &response, &response.header)
 }
 
@@ -142,7 +152,12 @@ fn password(context: &Context, user: &[u8]) -> Result<Word, Failure> {
         let mut line = Word::new();
         io::stdin().lock().read_until(b'\n', &mut line).map_err(Failure::error)?;
         let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        return Ok(words.next().unwrap_or_default().to_vec());
+        return match words.next() {
+            None if context.program == Program::Rusd => Err(Failure::arguments(
+                "empty password: standard input has none, and nobody could log in with it",
+            )),
+            word => Ok(word.unwrap_or_default().to_vec()),
+        };
     }
     let ask = |prompt: Word| {
         context

@@ -3,7 +3,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
 
-use super::{Maker, among, bytes, duration, flag, inherited, int, path, size, string, uint, value};
+use super::{Maker, among, bytes, flag, inherited, int, path, string, uint, value};
 use crate::cert::KeyType;
 use crate::cli::terminal::Colour;
 use crate::server::{self, Reference};
@@ -160,30 +160,6 @@ impl Maker {
             ],
         )
     }
-
-    pub(super) fn bench(&self) -> Command {
-        self.command(
-            "bench",
-            "bench <put|range|txn|watch|lease> [options]",
-            "Measures any etcd endpoint, or compares two",
-        )
-        .long_about(BENCH_LONG)
-        .args([
-            int("clients", "64", "concurrent callers"),
-            int("conns", "8", "connections that the callers share"),
-            size("key-size", "32", "bytes of a key"),
-            size("val-size", "256", "bytes of a value"),
-            int("keys", "10000", "how many different keys are used"),
-            int("range-size", "1", "keys that one range asks for"),
-            int("watchers", "100", "watchers of the watch benchmark"),
-            flag("serializable", "range without asking the leader"),
-            int("total", "0", "requests to send; with 0 the duration decides"),
-            duration("duration", "10s", "how long to send"),
-            int("rate", "0", "requests per second of all callers together; 0 is no limit"),
-            string("compare", "", "endpoints of a second server or cluster, measured in turn"),
-            int("rounds", "5", "rounds of a comparison for each server"),
-        ])
-    }
 }
 
 /// Global flags for terminals.
@@ -291,15 +267,3 @@ With a server, as a client that has --cert, --key and --cacert:
 
 $ rusd cert check m1.example.org:2379 --cert client.crt --key client.key --cacert ca.crt
 ";
-
-const BENCH_LONG: &str = "\
-Measures requests per second, latency and, where the server publishes it, CPU time per request and memory.
-
-  put    writes values to random keys
-  range  reads single keys or ranges
-  txn    compares and writes in one transaction
-  watch  writes under many watchers and times each event's arrival
-  lease  grants leases
-
-The connections are spread over all endpoints, and CPU time and memory are those of all of them together.
-With --compare the two servers or clusters are measured in turn in short rounds, and medians and ratios are printed.";

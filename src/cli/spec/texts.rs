@@ -87,13 +87,6 @@ const HEADINGS: &[(&str, &str, &[&str])] = &[
             "dest-password",
         ],
     ),
-    ("bench", "Load", &["clients", "conns", "total", "duration", "rate"]),
-    (
-        "bench",
-        "Keys and values",
-        &["key-size", "val-size", "keys", "range-size", "watchers", "serializable"],
-    ),
-    ("bench", "Comparison", &["compare", "rounds"]),
     ("cert gen", "What is made", &["dir", "hosts", "clients", "only", "force"]),
     ("cert gen", "Authority", &["ca-cert", "ca-key", "ca-days"]),
     ("cert gen", "Kind", &["days", "key-type"]),
@@ -365,11 +358,42 @@ rusd check datascale --load s
 # The member must be stopped
 rusd check data --data-dir /var/lib/rusd
 "),
-    ("bench", "
+    ("bench put", "
 rusd bench put --clients 100 --total 100000
-rusd bench range --endpoints 127.0.0.1:2379 -o json
 # Two servers in turn
 rusd bench put --endpoints 127.0.0.1:2379 --compare 127.0.0.1:12379
+"),
+    ("bench range", "
+rusd bench range --endpoints 127.0.0.1:2379 -o json
+# All keys at once, by a stream
+rusd bench range --clients 5 --total 100 --range-size 10000 --stream
+"),
+    ("bench txn", "
+rusd bench txn --clients 100 --ops 4
+"),
+    ("bench watch", "
+# Fifty events a second to each of 1000 watchers
+rusd bench watch --clients 8 --rate 50 --watchers 1000
+"),
+    ("bench lease", "
+rusd bench lease --clients 100
+"),
+    ("bench keep-alive", "
+rusd bench keep-alive --clients 100
+"),
+    ("bench table", "
+# rusd and etcd in turn
+rusd bench table --endpoints 127.0.0.1:2379 --compare 127.0.0.1:12379
+# A quick look at two rows
+rusd bench table --row put-100,get-100 --rounds 2 --duration 1s
+"),
+    ("bench ceiling", "
+rusd bench ceiling --endpoints 127.0.0.1:2379
+"),
+    ("bench check", "
+rusd bench table --endpoints 127.0.0.1:2379 --compare 127.0.0.1:12379 -o json > baseline.json
+# After a change of the first server
+rusd bench check baseline.json --endpoints 127.0.0.1:2379 --compare 127.0.0.1:12379
 "),
     ("completion", "
 # For this shell

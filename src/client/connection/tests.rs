@@ -1,5 +1,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -12,7 +13,7 @@ use super::super::config::TlsOptions;
 use super::super::endpoint::Address;
 use super::*;
 use crate::clock::SystemClock;
-use crate::pb::RangeRequest;
+use crate::pb::{PutRequest, RangeRequest};
 
 /// Longest wait of a test. Even a busy machine needs much less, so exceeding it is a failure.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -51,19 +52,33 @@ async fn listener() -> (TcpListener, SocketAddr) {
 
 /// Answers each call with an empty message, or with `refusal`.
 async fn serve(listener: TcpListener, refusal: Option<&'static str>) {
+    let message: &[u8] = if refusal.is_some() { &[] } else { &[0; 5] };
+    serve_message(listener, message, refusal).await;
+}
+
+async fn answer(
+    message: &'static [u8],
+    code: u16,
+    text: &'static str,
+) -> Result<http::Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", code.into());
+    trailers.insert("grpc-message", text.parse().unwrap());
+    let body = Full::new(Bytes::from_static(message));
+    let body = body.with_trailers(std::future::ready(Some(Ok(trailers))));
+    let answer = http::Response::builder().header("content-type", "application/grpc");
+    Ok(answer.body(body).unwrap())
+}
+
+async fn serve_message(
+    listener: TcpListener,
+    message: &'static [u8],
+    refusal: Option<&'static str>,
+) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let answer = service_fn(move |_| async move {
-            let mut trailers = http::HeaderMap::new();
-            let code = if refusal.is_some() { "9" } else { "0" };
-            trailers.insert("grpc-status", code.parse().unwrap());
-            trailers.insert("grpc-message", refusal.unwrap_or_default().parse().unwrap());
-            let message: &[u8] = if refusal.is_some() { &[] } else { &[0; 5] };
-            let body = Full::new(Bytes::from_static(message));
-            let body = body.with_trailers(std::future::ready(Some(Ok(trailers))));
-            let answer = http::Response::builder().header("content-type", "application/grpc");
-            Ok::<_, Infallible>(answer.body(body).unwrap())
-        });
+        let code = if refusal.is_some() { 9 } else { 0 };
+        let answer = service_fn(move |_| answer(message, code, refusal.unwrap_or_default()));
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         tokio::spawn(connection.serve_connection(TokioIo::new(stream), answer));
     }
@@ -118,4 +133,46 @@ async fn a_call_that_a_learner_refuses_does_not_wait_for_a_silent_endpoint() {
     let request = RangeRequest { key: "a".into(), ..RangeRequest::default() };
     let answer = client.call(&rpc::RANGE, request, Deadline::after(PATIENCE)).await;
     answer.expect("the voter answers");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_message_is_an_internal_error() {
+    let (listener, address) = listener().await;
+    // A field of a wire type that there is not.
+    tokio::spawn(serve_message(listener, &[0, 0, 0, 0, 1, 0xf], None));
+    let client = client_of(&[plain(address)]).await;
+    let request = RangeRequest { key: "a".into(), ..RangeRequest::default() };
+    let requests = tokio_stream::once(request.clone()).boxed();
+    let called = client.call(&rpc::RANGE, request, Deadline::after(PATIENCE)).await.unwrap_err();
+    let text = "failed to decode Protobuf message: invalid wire type value: 7";
+    let Error::Status(status) = called else { panic!("{called:?}") };
+    assert_eq!((status.code(), status.message()), (Code::Internal, text));
+    let opened = client.stream(&rpc::RANGE_STREAM, requests, false, Deadline::NONE).await;
+    let streamed = client.next(&mut opened.unwrap(), Deadline::after(PATIENCE)).await.unwrap_err();
+    let Error::Stream(status) = streamed else { panic!("{streamed:?}") };
+    assert_eq!((status.code(), status.message()), (Code::Internal, text));
+}
+
+/// A server that has waited in vain is asked again, as by etcd's client, and not after the deadline.
+#[tokio::test]
+async fn what_the_server_gave_up_is_tried_again_until_the_deadline() {
+    let (listener, address) = listener().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let answer = service_fn(move |_| match counted.fetch_add(1, Ordering::Relaxed) {
+            2 => answer(&[0; 5], 0, ""),
+            _ => answer(&[], 4, ""),
+        });
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = connection.serve_connection(TokioIo::new(stream), answer).await;
+    });
+    let client = client_of(&[plain(address)]).await;
+    let put = PutRequest { key: "key".into(), ..Default::default() };
+    let put = |deadline| client.call(&rpc::PUT, put.clone(), deadline);
+    put(Deadline::after(PATIENCE)).await.unwrap();
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+    let refused = put(Deadline::after(Duration::from_millis(200))).await.unwrap_err();
+    assert!(calls.load(Ordering::Relaxed) > 4, "{refused}");
 }

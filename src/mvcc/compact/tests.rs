@@ -132,6 +132,31 @@ fn sweeps_together_leave_the_rows_and_the_hashes_that_they_leave_one_by_one() {
     }
 }
 
+/// The hashes are those of etcd 3.7.1 after the same writes: at a revision that leaves no key, it hashes
+/// all rows that there are.
+#[test]
+fn a_hash_at_a_revision_that_deletes_all_is_etcds() {
+    let mut state = State::new();
+    for (key, value) in [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2")] {
+        let mut write = state.mvcc.begin();
+        let put = PutRequest { key: key.into(), value: value.into(), ..Default::default() };
+        write.put(&put, &mut NoLeases).unwrap();
+        write.finish();
+        state.seal();
+    }
+    let sweep = state.compact(4);
+    state.sweep(sweep);
+    let mut write = state.mvcc.begin();
+    let all = DeleteRangeRequest { key: "a".into(), range_end: "z".into(), ..Default::default() };
+    write.delete_range(&all, &mut NoLeases).unwrap();
+    write.finish();
+    state.seal();
+    for (revision, hash) in [(4, 3_870_129_361), (5, 1_530_116_317), (6, 1_578_887_508)] {
+        let (found, _) = state.mvcc.hash_by_revision(revision, &ReadCheck::default()).unwrap();
+        assert_eq!(found.hash, hash, "at {revision}");
+    }
+}
+
 #[test]
 fn a_sweep_together_waits_for_the_readers_of_each() {
     let mut state = State::new();

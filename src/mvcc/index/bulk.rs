@@ -4,18 +4,11 @@
 //! cache. Sorted by key, some hundred thousand rows go through the leaves in order, and each leaf
 //! that gets some is written once.
 
-use smallvec::SmallVec;
-
-use super::{Entry, Generation, History, Index, LEAF_KEYS_MAX, Packed};
+use super::history::{History, Packed};
+use super::leaf::Leaf;
+use super::{Index, Restored};
 use crate::limits::{INDEX_BULK_KEY_BYTES, INDEX_BULK_ROWS_MAX};
 use crate::types::Revision;
-
-/// The part of a row that the index needs beside key and revision.
-#[derive(Clone, Copy)]
-pub enum Restored {
-    Put { created: i64, version: i64 },
-    Tombstone,
-}
 
 /// Rows in revision order that are not in the index yet.
 #[derive(Default)]
@@ -88,29 +81,25 @@ impl Bulk {
     pub fn move_into(&mut self, index: &mut Index) {
         let places = self.sorted();
         let newest = self.rows.last().map_or(0, |row| row.revision.main);
-        index.newest = index.newest.max(newest);
-        let mut old = std::mem::take(&mut index.leaves).into_iter();
-        let all_facts = std::mem::take(&mut index.facts);
-        index.keys = 0;
+        let newest = index.newest.max(newest);
+        let mut old = std::mem::take(index).into_leaves().peekable();
+        index.newest = newest;
         let mut left = &places[..];
-        for facts in all_facts {
-            let Some(leaf) = old.next() else { break };
-            let next = old.as_slice().first().map(|leaf| leaf[0].key.as_ref());
+        while let Some((leaf, facts)) = old.next() {
+            let next = old.peek().map(|(next, _)| next.keys.key(0));
             let its = next
-                .map_or(left.len(), |next| left.partition_point(|place| self.key(*place) < next));
+                .map_or(left.len(), |next| left.partition_point(|place| *self.key(*place) < *next));
             let (its, others) = left.split_at(its);
             left = others;
             if its.is_empty() {
-                index.keys += leaf.len();
-                index.leaves.push(leaf);
-                index.facts.push(facts);
+                index.push_leaf(leaf, facts);
             } else {
                 self.merge(leaf, its, index);
             }
         }
         // Rows are left only if the index had no leaf.
         if !left.is_empty() {
-            self.merge(Vec::new(), left, index);
+            self.merge(Leaf::default(), left, index);
         }
         self.rows.clear();
         self.keys.clear();
@@ -118,62 +107,31 @@ impl Bulk {
 
     /// Appends `leaf`, with the new rows at `places` merged into it, to the index, split into
     /// leaves of the right size.
-    fn merge(&self, leaf: Vec<Entry>, places: &[SortKey], index: &mut Index) {
-        let mut merged = Vec::with_capacity(leaf.len() + places.len());
-        let mut leaf = leaf.into_iter();
+    fn merge(&self, leaf: Leaf, places: &[SortKey], index: &mut Index) {
+        let (mut old_keys, mut ends) = (Vec::new(), Vec::with_capacity(leaf.len()));
+        for at in 0..leaf.len() {
+            leaf.keys.parts(at).iter().for_each(|part| old_keys.extend_from_slice(part));
+            ends.push(old_keys.len());
+        }
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let slices = starts.zip(&ends).map(|(from, to)| &old_keys[from..*to]);
+        let mut old = slices.zip(leaf.histories).peekable();
+        let mut merged: Vec<(&[u8], History)> = Vec::with_capacity(ends.len() + places.len());
         for run in places.chunk_by(|a, b| self.key(*a) == self.key(*b)) {
             let key = self.key(run[0]);
-            let smaller = leaf.as_slice().partition_point(|entry| entry.key.as_ref() < key);
-            merged.extend(leaf.by_ref().take(smaller));
-            let is_known = leaf.as_slice().first().is_some_and(|entry| entry.key.as_ref() == key);
-            let known = if is_known { leaf.next() } else { None };
-            let mut entry =
-                known.unwrap_or_else(|| Entry { key: key.into(), history: History::default() });
-            for place in run {
-                let row = &self.rows[place.row];
-                entry.history.restore(row.revision, row.row);
+            while let Some(smaller) = old.next_if(|(other, _)| *other < key) {
+                merged.push(smaller);
             }
-            merged.push(entry);
+            let known = old.next_if(|(other, _)| *other == key).map(|(_, history)| history);
+            let mut rows = run.iter().map(|place| &self.rows[place.row]);
+            let first = |row: &PendingRow| History::restored(row.revision, row.row);
+            let Some(mut history) = known.or_else(|| rows.next().map(first)) else { continue };
+            for row in rows {
+                history.restore(row.revision, row.row);
+            }
+            merged.push((key, history));
         }
-        merged.extend(leaf);
-        let parts = merged.len().div_ceil(LEAF_KEYS_MAX).max(1);
-        let part_len = merged.len().div_ceil(parts);
-        let mut merged = merged.into_iter();
-        while merged.len() > 0 {
-            let mut part = Vec::with_capacity(part_len);
-            part.extend(merged.by_ref().take(part_len));
-            index.push_leaf(part);
-        }
-    }
-}
-
-impl History {
-    /// Adds a stored row. Rows come in revision order.
-    fn restore(&mut self, revision: Packed, row: Restored) {
-        let was_live = self.is_live();
-        let is_known = was_live || !self.closed().is_empty();
-        match row {
-            Restored::Put { created, version } => {
-                self.put(revision);
-                if !is_known {
-                    // The row is the first known one of its generation. Earlier ones may be
-                    // compacted away, so creation and version come from the pair.
-                    self.open.created = Packed { main: created, sub: 0 };
-                    self.open.version = version;
-                }
-            }
-            Restored::Tombstone if was_live => {
-                self.tombstone(revision);
-            }
-            Restored::Tombstone if !is_known => {
-                // The puts of this generation are compacted away, and its creation is unknown; only
-                // the tombstone is left.
-                let revisions = SmallVec::from_elem(revision, 1);
-                let generation = Generation { version: 1, revisions, ..Default::default() };
-                self.closed.get_or_insert_default().push(generation);
-            }
-            // A second tombstone in a row cannot be: a deletion of a missing key writes no row.
-            Restored::Tombstone => {}
-        }
+        merged.extend(old);
+        index.push_sorted(merged);
     }
 }

@@ -12,7 +12,9 @@
 use prost::encoding::{decode_varint, encode_varint};
 use smallvec::SmallVec;
 
-use super::{Entry, Generation, History, Index, LEAF_KEYS_MAX, LeafSummary, Packed, Visit};
+use super::history::{Generation, History, Long, Packed};
+use super::leaf::LEAF_KEYS_MAX;
+use super::{Index, Visit};
 
 /// Bytes that do not describe an index.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,18 +30,16 @@ pub fn write_keys(
     bytes_max: usize,
     out: &mut Vec<u8>,
 ) -> Visit {
-    let (mut leaf, mut position) = index.lower_bound(start);
     let mut looked_at = 0;
-    while let Some(entries) = index.leaves.get(leaf) {
-        for entry in &entries[position..] {
+    for (place, leaf) in index.leaves_from(start) {
+        for at in place.at..leaf.len() {
             if looked_at == keys_max || out.len() >= bytes_max {
-                return Visit::Next(entry.key.clone());
+                return Visit::Next(leaf.keys.key(at));
             }
             looked_at += 1;
-            write_entry(entry, main, out);
+            leaf.histories[at]
+                .with_long(|history| write_key(leaf.keys.parts(at), history, main, out));
         }
-        leaf += 1;
-        position = 0;
     }
     Visit::Done
 }
@@ -49,8 +49,8 @@ pub fn write_end(out: &mut Vec<u8>) {
     out.push(0);
 }
 
-fn write_entry(entry: &Entry, main: i64, out: &mut Vec<u8>) {
-    let all = entry.history.closed().iter().chain([&entry.history.open]);
+fn write_key(key: [&[u8]; 2], history: &Long, main: i64, out: &mut Vec<u8>) {
+    let all = history.closed().iter().chain([&history.open]);
     let is_old = |generation: &&Generation| {
         generation.revisions.first().is_some_and(|first| { first.main } <= main)
     };
@@ -60,10 +60,11 @@ fn write_entry(entry: &Entry, main: i64, out: &mut Vec<u8>) {
     }
     // At `main`, the last generation was open if it is open now or was closed after `main`.
     let last = all.clone().take(generations).last();
-    let is_last_closed = generations <= entry.history.closed().len()
+    let is_last_closed = generations <= history.closed().len()
         && last.is_some_and(|generation| generation.last_main() <= main);
-    encode_varint(entry.key.len() as u64 + 1, out);
-    out.extend_from_slice(&entry.key);
+    encode_varint((key[0].len() + key[1].len()) as u64 + 1, out);
+    out.extend_from_slice(key[0]);
+    out.extend_from_slice(key[1]);
     let closed = if is_last_closed { generations } else { generations - 1 };
     encode_varint(closed as u64, out);
     for generation in all.take(generations) {
@@ -79,8 +80,9 @@ fn write_generation(generation: &Generation, main: i64, out: &mut Vec<u8>) {
     let (old, newer) = generation.revisions.split_at(old);
     let version = generation.version - i64::try_from(newer.len()).unwrap_or(i64::MAX);
     encode_varint(version.cast_unsigned(), out);
-    encode_varint({ generation.created.main }.cast_unsigned(), out);
-    encode_varint(u64::from(generation.created.sub), out);
+    encode_varint(generation.created.cast_unsigned(), out);
+    // The sub number of the creation, which nobody asks for.
+    encode_varint(0, out);
     encode_varint(old.len() as u64, out);
     let mut previous = 0;
     for revision in old {
@@ -94,32 +96,23 @@ fn write_generation(generation: &Generation, main: i64, out: &mut Vec<u8>) {
 /// `bytes`.
 pub fn read_keys(bytes: &mut &[u8], main: i64) -> Result<Index, Malformed> {
     let mut index = Index { newest: main, ..Index::default() };
-    let mut leaf: Vec<Entry> = Vec::with_capacity(LEAF_KEYS_MAX);
-    while let Some(entry) = read_entry(bytes)? {
-        let last = leaf.last().or_else(|| index.leaves.last().and_then(|leaf| leaf.last()));
-        if last.is_some_and(|last| last.key >= entry.key) {
+    let mut entries: Vec<(&[u8], History)> = Vec::new();
+    let mut last: Option<&[u8]> = None;
+    while let Some((key, history)) = read_key(bytes)? {
+        if last.is_some_and(|last| last >= key) {
             return Err(Malformed);
         }
-        if leaf.len() == LEAF_KEYS_MAX {
-            index.push_leaf(std::mem::replace(&mut leaf, Vec::with_capacity(LEAF_KEYS_MAX)));
+        last = Some(key);
+        if entries.len() == LEAF_KEYS_MAX {
+            index.push_sorted(std::mem::take(&mut entries));
         }
-        leaf.push(entry);
+        entries.push((key, history));
     }
-    if !leaf.is_empty() {
-        index.push_leaf(leaf);
-    }
+    index.push_sorted(entries);
     Ok(index)
 }
 
-impl Index {
-    pub(super) fn push_leaf(&mut self, leaf: Vec<Entry>) {
-        self.keys += leaf.len();
-        self.facts.push(LeafSummary::of(&leaf));
-        self.leaves.push(leaf);
-    }
-}
-
-fn read_entry(bytes: &mut &[u8]) -> Result<Option<Entry>, Malformed> {
+fn read_key<'a>(bytes: &mut &'a [u8]) -> Result<Option<(&'a [u8], History)>, Malformed> {
     let Some(len) = usize::try_from(number(bytes)?).map_err(|_| Malformed)?.checked_sub(1) else {
         return Ok(None);
     };
@@ -131,13 +124,13 @@ fn read_entry(bytes: &mut &[u8]) -> Result<Option<Entry>, Malformed> {
         return Err(Malformed);
     }
     let open = read_generation(bytes)?;
-    let closed = (!closed.is_empty()).then(|| Box::new(closed));
-    Ok(Some(Entry { key: key.into(), history: History { closed, open } }))
+    Ok(Some((key, History::of(closed, open))))
 }
 
 fn read_generation(bytes: &mut &[u8]) -> Result<Generation, Malformed> {
     let version = number(bytes)?.cast_signed();
-    let created = Packed { main: number(bytes)?.cast_signed(), sub: sub(bytes)? };
+    let created = number(bytes)?.cast_signed();
+    sub(bytes)?;
     let count = length(bytes)?;
     let mut revisions = SmallVec::with_capacity(count);
     let mut previous: i64 = 0;

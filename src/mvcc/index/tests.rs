@@ -1,5 +1,8 @@
+use super::leaf::LEAF_KEYS_MAX;
 use super::*;
 use crate::clock::split_mix;
+
+mod keys;
 
 fn rev(main: i64) -> Revision {
     Revision::new(main, 0)
@@ -7,8 +10,8 @@ fn rev(main: i64) -> Revision {
 
 fn keys(index: &Index, start: &str, end: End<'_>, main: i64) -> Vec<String> {
     let mut keys = Vec::new();
-    let visit = index.visit(start.as_bytes(), end, main, usize::MAX, |visited| {
-        keys.push(String::from_utf8_lossy(visited.key).into_owned());
+    let visit = index.visit(start.as_bytes(), end, main, usize::MAX, |mut visited| {
+        keys.push(String::from_utf8_lossy(visited.key()).into_owned());
         true
     });
     assert_eq!(visit, Visit::Done);
@@ -131,8 +134,8 @@ fn visits_and_counts_agree_with_a_plain_model() {
         for main in [0, 2, 700, 3000, 6001] {
             let mut visited = Vec::new();
             let mut start: Box<[u8]> = Box::default();
-            while let Visit::Next(next) = index.visit(&start, End::Open, main, 100, |v| {
-                visited.push(v.key.to_vec());
+            while let Visit::Next(next) = index.visit(&start, End::Open, main, 100, |mut v| {
+                visited.push(v.key().to_vec());
                 true
             }) {
                 start = next;
@@ -184,7 +187,7 @@ fn a_compaction_passes_over_keys_without_a_past() {
     }
     index.put(b"k000077", rev(200_000));
     let mut doomed = DoomedRevisions::new([150_000, 200_000].into_iter());
-    let visit = index.compact(b"", 4 * LEAF_KEYS_MAX, &mut doomed);
+    let visit = index.compact(b"", 10 * LEAF_KEYS_MAX, &mut doomed);
     assert_eq!((visit, doomed.dead()), (Visit::Done, vec![vec![], vec![rev(77)]]));
 }
 
@@ -213,8 +216,12 @@ fn compaction_changes_no_later_read() {
 }
 
 fn entries(index: &Index) -> Vec<(Box<[u8]>, History)> {
-    let entries = index.leaves.iter().flatten();
-    entries.map(|entry| (entry.key.clone(), entry.history.clone())).collect()
+    let leaves = leaves(index).flat_map(|leaf| (0..leaf.len()).map(move |at| (leaf, at)));
+    leaves.map(|(leaf, at)| (leaf.keys.key(at), leaf.histories[at].clone())).collect()
+}
+
+fn leaves(index: &Index) -> impl Iterator<Item = &Leaf> {
+    index.branches.iter().flat_map(|branch| &branch.leaves)
 }
 
 fn keys_as_bytes(index: &Index, main: i64) -> Vec<u8> {
@@ -298,7 +305,7 @@ fn rows_make_the_index_that_the_changes_made() {
         rows.sort_unstable_by_key(|(_, main, _)| *main);
         let restored = restored(rows.into_iter(), rows_max);
         assert!(entries(&restored) == entries(&index), "seed {seed}");
-        assert!(restored.leaves.iter().all(|leaf| (1..=LEAF_KEYS_MAX).contains(&leaf.len())));
+        assert!(leaves(&restored).all(|leaf| (1..=LEAF_KEYS_MAX).contains(&leaf.len())));
         assert_eq!((restored.live(), restored.len()), (index.live(), index.len()));
         assert_eq!(restored.newest(), index.newest());
         let counted = |index| count(index, "k007", End::Open, i64::MAX, 1000);

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::apply;
-use crate::pb::{CompactionRequest, LeaseGrantRequest};
+use crate::pb::alarm_request::AlarmAction;
+use crate::pb::raw::RangeResponse;
+use crate::pb::{
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_expire_and_compaction_sweeps() {
@@ -55,6 +59,95 @@ async fn a_physical_compaction_may_take_longer_than_other_requests() {
     let compaction = Op::Compaction(CompactionRequest { revision: 2, physical: true });
     node.propose(&Credentials::default(), compaction).await.unwrap();
     assert!(begun.elapsed() > node.request_timeout());
+    node.stop().await;
+}
+
+/// An answer whose client is slow holds a sweep up for a named time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_waits_for_an_answer_in_pieces_and_then_ends_it() {
+    ends_a_slow_answer(false).await;
+}
+
+/// Without space, writes wait for what the sweep deletes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_waits_a_shorter_time_while_there_is_no_space() {
+    ends_a_slow_answer(true).await;
+}
+
+/// A sweep waits for an answer that is taken, and ends one that is not, once its time has passed.
+async fn ends_a_slow_answer(without_space: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, clock) = start_bent(dir.path()).await;
+    let (nobody, value) = (Credentials::default(), "v".repeat(1 << 20));
+    for n in 0..6 {
+        node.propose(&nobody, put(&format!("long/{n}"), &value)).await.unwrap();
+    }
+    let request =
+        RangeRequest { key: "long/".into(), range_end: "long0".into(), ..Default::default() };
+    let ask = async || {
+        let answer = node.range_in_pieces(&nobody, &request, &mut None, (5, 1 << 30)).await;
+        let Ok(RangeAnswer::Encoded(answer)) = answer else { panic!("it is not long") };
+        (answer.first, answer.bytes, answer.rest.unwrap())
+    };
+    // The keys are deleted, so that the compaction dooms all rows of the answers.
+    let (mut whole, bytes, rest) = ask().await;
+    let mut left = Some(rest);
+    let (_, _, slow) = ask().await;
+    for n in 0..6 {
+        let key = Bytes::from(format!("long/{n}"));
+        let delete = Op::DeleteRange(DeleteRangeRequest { key, ..Default::default() });
+        node.propose(&nobody, delete).await.unwrap();
+    }
+    let revision = node.0.machine.mvcc.current().revision;
+    let compaction = Op::Compaction(CompactionRequest { revision, physical: true });
+    let compaction = tokio::spawn({
+        let (node, nobody) = (node.clone(), nobody.clone());
+        async move { node.propose(&nobody, compaction).await }
+    });
+    let mvcc = &node.0.machine.mvcc;
+    until("the compaction is applied", || mvcc.is_sweeping()).await;
+    while let Some(rest) = left {
+        let (piece, next) = rest.next().await.unwrap();
+        whole.extend(piece);
+        left = next;
+    }
+    assert_eq!(whole.len(), 5 + bytes);
+    let response = <RangeResponse as prost::Message>::decode(&whole[5..]).unwrap();
+    assert!(response.kvs.len() == 6 && response.kvs.iter().all(|kv| kv.ends_with(&[b'v'; 64])));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!compaction.is_finished() && mvcc.is_sweeping(), "the other answer still needs rows");
+    let mut hold = limits::ANSWER_HOLD_MAX;
+    if without_space {
+        let (action, alarm) = (AlarmAction::Activate as i32, AlarmType::Nospace as i32);
+        node.propose(&nobody, Op::Alarm(AlarmRequest { action, member_id: 1, alarm }))
+            .await
+            .unwrap();
+        hold = limits::ANSWER_HOLD_WITHOUT_SPACE;
+    }
+    clock.seconds.fetch_add(hold.as_secs() as usize, Ordering::Relaxed);
+    let ended = tokio::time::timeout(Duration::from_secs(60), compaction).await;
+    ended.expect("the sweep waits without an end").unwrap().unwrap();
+    assert_eq!(slow.next().await.err(), Some(Error::TakenTooSlowly));
+    node.stop().await;
+}
+
+/// The compaction keeps no key, so its hash is that of all rows, which it is about to delete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hash_at_a_compaction_does_not_change_while_it_deletes() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let nobody = Credentials::default();
+    for round in 0..5 {
+        node.propose(&nobody, put("k", "v")).await.unwrap();
+        let delete = DeleteRangeRequest { key: "k".into(), ..Default::default() };
+        node.propose(&nobody, Op::DeleteRange(delete)).await.unwrap();
+        let revision = node.0.machine.mvcc.current().revision;
+        let before = node.hash_kv(&nobody, revision).await.unwrap();
+        let compaction = Op::Compaction(CompactionRequest { revision, physical: false });
+        node.propose(&nobody, compaction).await.unwrap();
+        let after = node.hash_kv(&nobody, revision).await.unwrap();
+        assert_eq!(after.hash, before.hash, "round {round}");
+    }
     node.stop().await;
 }
 

@@ -260,3 +260,39 @@ async fn a_login_looks_ten_times_while_users_change() {
     log_in(&node, "ann", "secret").await.unwrap();
     node.stop().await;
 }
+
+/// Each piece is checked, and not the first alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_that_is_taken_back_ends_an_answer_in_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    with_users(&node).await;
+    let root = log_in(&node, "root", "pw").await.unwrap();
+    let ann = log_in(&node, "ann", "secret").await.unwrap();
+    let (key, range_end) = (Bytes::from_static(b"p"), Bytes::from_static(b"q"));
+    let perm =
+        Permission { perm_type: Type::Read as i32, key: key.clone(), range_end: range_end.clone() };
+    let perm = AuthRoleGrantPermissionRequest { name: "r".into(), perm: Some(perm) };
+    node.propose(&root, Op::RoleGrantPermission(perm)).await.unwrap();
+    for number in 0..6 {
+        let value = "v".repeat(1 << 20);
+        node.propose(&root, put(&format!("p{number}"), &value)).await.unwrap();
+    }
+    let request = RangeRequest { key, range_end, ..Default::default() };
+    let ask = async |who: &Credentials| {
+        let answer = node.range_in_pieces(who, &request, &mut None, (5, 1 << 30)).await;
+        let Ok(RangeAnswer::Encoded(answer)) = answer else { panic!("it is not long") };
+        answer.rest.unwrap()
+    };
+    let (_, rest) = ask(&ann).await.next().await.unwrap();
+    let mut others = Some(ask(&root).await);
+    let revoke = AuthUserRevokeRoleRequest { name: "ann".into(), role: "r".into() };
+    node.propose(&root, Op::UserRevokeRole(revoke)).await.unwrap();
+    let error = rest.unwrap().next().await.err();
+    assert_eq!(error, refused(auth::Error::PermissionDenied).err());
+    // Whoever still has the right goes on.
+    while let Some(rest) = others {
+        others = rest.next().await.unwrap().1;
+    }
+    node.stop().await;
+}

@@ -1,12 +1,14 @@
 //! Reads whose callers go away: they end soon, and so do their turns.
 
+use futures_util::FutureExt as _;
 use parking_lot::Condvar;
 
 use super::*;
 use crate::mvcc::{Change, ChangeKind};
 use crate::pb::DeleteRangeRequest;
 use crate::store::Faults;
-use crate::types::Revision;
+use crate::types::{KeyRange, Revision};
+use crate::watch::{Item, Next, WatchSpec};
 
 /// Rows of the store: 20 of the pieces in which history is read. Half as many keys.
 const ROWS: usize = 20_000;
@@ -144,6 +146,135 @@ async fn what_nobody_waits_for_ends_soon() {
     let catch_ups = &node.0.long_work.catch_ups;
     let catches_up = || catch_ups.available_permits() < limits::CATCH_UPS_RUNNING_MAX;
     cancel("previous pairs", &gate, previous, catches_up).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_stream_that_nobody_looks_at_any_more_keeps_no_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let turns = Arc::clone(&node.0.long_work.catch_ups);
+    let taken = turns.acquire_many_owned(limits::CATCH_UPS_RUNNING_MAX as u32).await.unwrap();
+    let streams: Vec<_> =
+        (0..2 * limits::CATCH_UPS_RUNNING_MAX).map(|_| node.watch_stream()).collect();
+    let mut left: Vec<_> = streams.iter().map(|stream| Box::pin(stream.catch_up())).collect();
+    for stream in &mut left {
+        assert!(stream.now_or_never().is_none(), "it waits for its turn");
+    }
+    drop(taken);
+    let other = node.watch_stream();
+    let caught_up = tokio::time::timeout(Duration::from_secs(60), other.catch_up()).await;
+    caught_up.expect("those in line before keep the turns").unwrap();
+    drop(left);
+    node.stop().await;
+}
+
+/// A response with more previous pairs than are read in a turn for history, and one of many small
+/// pairs, whose places count as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn previous_pairs_of_any_size_come_whole_and_count_until_they_are_taken() {
+    const LARGE: usize = 12;
+    const SMALL: usize = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    for n in 0..LARGE {
+        let put = put(&format!("key {n}"), &"v".repeat(1_000_000));
+        node.propose(&Credentials::default(), put).await.unwrap();
+    }
+    put_all(&node, SMALL, "v").await;
+    let revision = Revision::new(node.header().revision, 0);
+    put_all(&node, SMALL, "w").await;
+    let changes = |count: usize, main: i64| -> Vec<Change> {
+        let change = |n: usize| {
+            let key = Bytes::from(format!("key {n}"));
+            let kind = ChangeKind::Put;
+            let (kv, revision) = (key.clone(), Revision::new(main, n as i64));
+            Change { kind, kv, key, revision, is_create: false, previous: None }
+        };
+        (0..count).map(change).collect()
+    };
+    let stream = node.watch_stream();
+    // What is known of a response is read again in its turn, so that nobody holds it in line.
+    let mut known = changes(LARGE, revision.main);
+    let pair = Bytes::from(vec![b'v'; 1_000_000]);
+    known[0].previous = Some(pair.clone());
+    let turns = Arc::clone(&node.0.long_work.catch_ups);
+    let turns = turns.acquire_many_owned(limits::CATCH_UPS_RUNNING_MAX as u32).await.unwrap();
+    let mut large = Box::pin(stream.read_previous(known));
+    assert!((&mut large).now_or_never().is_none() && pair.is_unique());
+    drop(turns);
+    let large = large.await.unwrap();
+    assert!(large.iter().all(|it| it.previous.as_ref().unwrap().len() > 1_000_000));
+    let mut left = Box::pin(stream.read_previous(changes(SMALL, revision.main + 1)));
+    assert!((&mut left).now_or_never().is_none());
+    let bytes = || node.0.long_work.caught_up.bytes();
+    until("the pairs are read", || bytes() > 0).await;
+    assert!(bytes() > SMALL * size_of::<Option<Bytes>>(), "{} bytes", bytes());
+    assert_eq!(left.await.unwrap().iter().filter(|it| it.previous.is_some()).count(), SMALL);
+    assert_eq!(bytes(), 0);
+    drop(stream);
+    node.stop().await;
+    assert_eq!(Arc::strong_count(&node.0), 1, "somebody else keeps the directory locked");
+}
+
+/// The number of events that a stream has for its client, up to the read of history that comes next.
+fn take_events(stream: &WatchStream) -> usize {
+    let mut events = 0;
+    loop {
+        match stream.next() {
+            Next::Item(Item::Events { changes, .. }) => events += changes.len(),
+            Next::Item(_) => {}
+            Next::CatchUp | Next::Wait => return events,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_that_was_read_for_streams_nobody_looks_at_is_bounded_and_not_lost() {
+    const KEYS: usize = 20;
+    const STREAMS: usize = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    // Two pieces for each stream.
+    for _ in 0..2 {
+        put_all(&node, KEYS, &"v".repeat(50_000)).await;
+    }
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let stream = node.watch_stream();
+        let RangeRequest { key, range_end, .. } = all();
+        let range = KeyRange::new(key, range_end);
+        let (no_put, no_delete, prev_kv) = (false, false, true);
+        let spec = WatchSpec { range, start_revision: 2, watch_id: 0, no_put, no_delete, prev_kv };
+        stream.create(&Credentials::default(), spec).await.unwrap();
+        take_events(&stream);
+        streams.push(stream);
+    }
+    let turns = Arc::clone(&node.0.long_work.catch_ups);
+    let taken = turns.acquire_many_owned(limits::CATCH_UPS_RUNNING_MAX as u32).await.unwrap();
+    let (last, unseen) = streams.split_last().unwrap();
+    let mut left: Vec<_> = unseen.iter().map(|stream| Box::pin(stream.catch_up())).collect();
+    for catch_up in &mut left {
+        assert!(catch_up.now_or_never().is_none());
+    }
+    drop(taken);
+    // Those in line before have had their turns.
+    last.catch_up().await.unwrap();
+    let bytes = || node.0.long_work.caught_up.bytes();
+    let most = limits::CATCH_UPS_UNCLAIMED_BYTES_MAX;
+    assert!((most / 2..=most).contains(&bytes()), "{} bytes", bytes());
+    for catch_up in left {
+        catch_up.await.unwrap();
+    }
+    for stream in &streams {
+        let mut events = take_events(stream);
+        while events < 2 * KEYS {
+            stream.catch_up().await.unwrap();
+            events += take_events(stream);
+        }
+        assert_eq!(events, 2 * KEYS);
+    }
+    assert_eq!(bytes(), 0);
     node.stop().await;
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::stalls::{Stalling, StallingDisk};
 use super::*;
 use crate::apply;
-use crate::limits::{SPACE_REVISIONS_KEPT, SPACE_SWEEP_LOOK};
+use crate::limits::{SPACE_REVISIONS_KEPT, SWEEP_LOOK};
 use crate::pb::alarm_request::AlarmAction;
 use crate::pb::{AlarmRequest, CompactionRequest};
 use crate::store::Faults;
@@ -143,11 +143,13 @@ async fn cycles_of_filling_and_compacting_keep_the_file_flat() {
     node.stop().await;
 }
 
-/// A clock that skips the looks for the end of a sweep, and all sleeps of one task.
+/// A clock that skips the looks for the end of a sweep while the test says so, and all sleeps of one
+/// task. A sweep that can end needs time that really passes.
 #[derive(Default)]
 struct Hasty {
     system: SystemClock,
     ahead_millis: AtomicU64,
+    skips_looks: AtomicBool,
     hasty: Mutex<Option<tokio::task::Id>>,
     /// The time that this task has skipped.
     skipped: Mutex<Duration>,
@@ -167,7 +169,7 @@ impl Clock for Hasty {
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
-        if duration == SPACE_SWEEP_LOOK {
+        if duration == SWEEP_LOOK && self.skips_looks.load(Ordering::Relaxed) {
             self.ahead_millis.fetch_add(1000, Ordering::Relaxed);
             return Box::pin(tokio::task::yield_now());
         }
@@ -199,7 +201,8 @@ impl Faults for Unswept {
 async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let unswept = Arc::new(Unswept(AtomicBool::new(true)));
-    let mut surroundings = Surroundings::system(Arc::new(Hasty::default()));
+    let clock = Arc::new(Hasty { skips_looks: AtomicBool::new(true), ..Hasty::default() });
+    let mut surroundings = Surroundings::system(Arc::clone(&clock) as Arc<dyn Clock>);
     surroundings.store.faults = Some(Arc::clone(&unswept) as Arc<dyn Faults>);
     let node = Node::start_with(config(dir.path(), QUOTA, false), surroundings).unwrap();
     node.ready().wait_for(|ready| *ready).await.unwrap();
@@ -215,6 +218,7 @@ async fn a_sweep_that_fails_for_ever_holds_up_nobody() {
     assert!(!recovery.await.expect("it waits for a sweep that never ends"));
     assert_eq!(node.0.machine.mvcc.current().compact_revision, revision / 2 + 1);
     unswept.0.store(false, Ordering::Relaxed);
+    clock.skips_looks.store(false, Ordering::Relaxed);
     let mut looks = 0;
     while node.0.machine.mvcc.is_sweeping() {
         looks += 1;

@@ -3,9 +3,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Full, StreamBody};
 use sha2::{Digest as _, Sha256};
@@ -23,7 +25,12 @@ struct State {
     opened: AtomicUsize,
     /// Held by a test to make `open` wait.
     gate: Mutex<()>,
+    /// Bytes that were asked for when there was no room.
+    refused_bytes: AtomicU64,
 }
+
+/// More than any disk has.
+const HUGE: u64 = 1 << 40;
 
 impl Snapshots for State {
     fn open(&self) -> io::Result<Box<dyn OutgoingSnapshot>> {
@@ -35,6 +42,14 @@ impl Snapshots for State {
     fn receive(&self, _: SnapshotPlace) -> io::Result<Box<dyn IncomingSnapshot>> {
         self.received.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(Refused))
+    }
+
+    fn has_room(&self, bytes: u64) -> io::Result<()> {
+        if bytes < HUGE / 2 {
+            return Ok(());
+        }
+        self.refused_bytes.store(bytes, Ordering::SeqCst);
+        Err(io::Error::new(io::ErrorKind::StorageFull, "no room"))
     }
 }
 
@@ -163,6 +178,46 @@ fn a_snapshot_without_its_length_is_refused() {
     let taken = cluster.runtime.block_on(peers.take_snapshot(&headers, Full::new(body)));
     assert_eq!(taken.unwrap_err().0, 500, "one with its length is looked at");
     assert_eq!(state.received.load(Ordering::SeqCst), 1);
+}
+
+/// A body that says how long it is and does not end before.
+struct Endless {
+    first: Bytes,
+    pieces: Arc<AtomicUsize>,
+}
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.pieces.fetch_add(1, Ordering::SeqCst);
+        let first = std::mem::replace(&mut self.first, Bytes::from_static(&[7; 65536]));
+        Poll::Ready(Some(Ok(Frame::data(first))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(HUGE)
+    }
+}
+
+#[test]
+fn a_snapshot_that_no_disk_has_room_for_is_refused_before_its_file() {
+    let (cluster, peers, state) = receiver();
+    let (headers, first) = offer();
+    let pieces = Arc::new(AtomicUsize::new(0));
+    let body = Endless { first, pieces: Arc::clone(&pieces) };
+    let taken = cluster.runtime.block_on(async {
+        timeout(Duration::from_secs(60), peers.take_snapshot(&headers, body)).await.unwrap()
+    });
+    assert_eq!(taken, Err((StatusCode::INSUFFICIENT_STORAGE, "no room".into())));
+    let asked = state.refused_bytes.load(Ordering::SeqCst);
+    assert!((HUGE - 4096..=HUGE).contains(&asked), "room for {asked} bytes was asked for");
+    assert_eq!(state.received.load(Ordering::SeqCst), 0, "nothing is written");
+    assert_eq!(pieces.load(Ordering::SeqCst), 1, "what comes after its message is not read");
 }
 
 #[test]

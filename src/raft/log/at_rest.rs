@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,6 +63,10 @@ impl File for Untouched {
             Some(file) => File::read_at(file, buffer, offset),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.0.as_ref().map_or(Ok(None), |file| File::data_from(file, offset))
     }
 
     fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {

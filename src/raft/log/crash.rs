@@ -14,10 +14,10 @@ use super::*;
 
 #[expect(dead_code, unreachable_pub, reason = "the simulator uses all of it")]
 #[path = "../../../tests/sim/clock.rs"]
-mod clock;
+pub(in crate::raft) mod clock;
 #[expect(dead_code, unreachable_pub, reason = "the simulator uses all of it")]
 #[path = "../../../tests/sim/disk.rs"]
-mod disk;
+pub(in crate::raft) mod disk;
 
 const METADATA: Metadata = Metadata { node_id: 1, cluster_id: 2 };
 const OPTIONS: Options = Options { segment_bytes: 24 << 10, fill_ahead: false };

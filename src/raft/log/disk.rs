@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,6 +61,12 @@ pub trait File: Send + Sync {
     fn size(&self) -> io::Result<u64>;
     /// Fills the buffer from `offset` on.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The next bytes from `offset` on that may be others than zero; None if there are none up to the
+    /// file's end.
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let size = self.size()?;
+        Ok((offset < size).then_some(offset..size))
+    }
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Reserves space up to `len`, which reads as zeros, and makes the file at least that long.
@@ -129,6 +136,23 @@ impl File for fs::File {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_exact_at(buffer, offset)
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        use rustix::fs::{SeekFrom, seek};
+        let size = File::size(self)?;
+        if offset >= size {
+            return Ok(None);
+        }
+        let start = match seek(self, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => return Ok(None),
+            // The file system does not know of holes.
+            Err(_) => return Ok(Some(offset..size)),
+        };
+        // A hole at the start of the data would be no progress.
+        let hole = seek(self, SeekFrom::Hole(start)).ok().filter(|hole| *hole > start);
+        Ok(Some(start..hole.unwrap_or(size)))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -210,6 +234,10 @@ impl File for UnsyncedFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_at(buffer, offset)
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.0.data_from(offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -167,6 +167,17 @@ pub(super) struct Bad {
     pub(super) torn: bool,
 }
 
+/// The bytes that the record at the beginning takes with its frame, as the frame says; None if the
+/// frame is not there.
+pub(super) fn framed_bytes(bytes: &[u8]) -> Option<u64> {
+    let word = u64::from_le_bytes(*bytes.first_chunk()?);
+    Some(FRAME_BYTES as u64 + (word & LENGTH_MASK) + padding(word))
+}
+
+fn padding(word: u64) -> u64 {
+    if word >> 63 == 1 { (word >> LENGTH_BITS) & 7 } else { 0 }
+}
+
 /// Reads the record at `offset` and checks it against `crc`, the checksum of all records before it.
 /// Without `crc` the record is not checked. `length_max` bounds the length that a record may claim.
 pub(super) fn decode(segment: &Bytes, offset: u64, crc: Option<u32>, length_max: u64) -> Decoded {
@@ -186,7 +197,7 @@ pub(super) fn decode(segment: &Bytes, offset: u64, crc: Option<u32>, length_max:
         return Decoded::End;
     }
     let record_bytes = word & LENGTH_MASK;
-    let padding = if word >> 63 == 1 { (word >> LENGTH_BITS) & 7 } else { 0 };
+    let padding = padding(word);
     if record_bytes > length_max {
         let what = format!("a record claims {record_bytes} bytes");
         return Decoded::Bad(Bad { what, torn: false });

@@ -50,7 +50,7 @@ pub use at_rest::ReadOnlyDisk;
 pub use disk::{Disk, File, Space, SystemDisk, Unsynced};
 pub use format::{Metadata, SnapshotRecord};
 pub use read::Reader;
-pub use recover::{Recovered, Repair, identity, open};
+pub use recover::{Recovered, Repair, identity, open, open_applied};
 pub use table::{EntryPosition, LogPosition, Table};
 pub use write::{Batch, Writer, create};
 
@@ -350,7 +350,7 @@ macro_rules! system_names {
 pub(crate) use system_names;
 
 #[cfg(test)]
-mod crash;
+pub(super) mod crash;
 #[cfg(test)]
 mod full;
 #[cfg(test)]

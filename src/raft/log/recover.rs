@@ -9,7 +9,8 @@ use raft::eraftpb::{Entry, HardState};
 
 use super::disk::{Disk, File, allocate, is_full};
 use super::format::{
-    Bad, Decoded, Metadata, Record, RecordKind, SnapshotRecord, decode, parse_segment_name,
+    Bad, Decoded, FRAME_BYTES, Metadata, Record, RecordKind, SECTOR_BYTES, SnapshotRecord, decode,
+    framed_bytes, parse_segment_name,
 };
 use super::read::{Reader, message};
 use super::table::{LogPosition, Table};
@@ -73,9 +74,19 @@ pub fn open(
     dir: &Path,
     options: Options,
 ) -> Result<(Writer, Reader, Recovered), Error> {
+    open_applied(disk, dir, options, 0)
+}
+
+/// As [`open`], for a state that has the entries up to `applied`: these do not stay in memory.
+pub fn open_applied(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: Options,
+    applied: u64,
+) -> Result<(Writer, Reader, Recovered), Error> {
     let found = list_segments(disk.as_ref(), dir)?;
     let is_purged = found.first().is_some_and(|segment| segment.sequence > 0);
-    let mut scan = Scan { is_purged, ..Scan::default() };
+    let mut scan = Scan { is_purged, applied, ..Scan::default() };
     let mut last = None;
     let count = found.len();
     for (number, segment) in found.iter().enumerate() {
@@ -224,6 +235,8 @@ struct Scan {
     last_written: u64,
     /// Whether the log's first segments are gone.
     is_purged: bool,
+    /// Entries up to this index do not stay in memory.
+    applied: u64,
     has_entries: bool,
 }
 
@@ -242,13 +255,12 @@ impl Scan {
             let what = format!("the segment has {length} bytes");
             return Err(Error::Damage { file: path.clone(), offset: 0, what });
         }
-        let mut bytes = vec![0; length as usize];
-        file.read_at(&mut bytes, 0).map_err(io_error("read", path))?;
-        let bytes = Bytes::from(bytes);
+        let mut window = Window { length, ..Window::default() };
         let mut offset = 0;
         let torn = loop {
+            window.cover(file.as_ref(), offset).map_err(io_error("read", path))?;
             let crc = (!planted::is(Bug::BelievedDamage)).then_some(self.crc);
-            match decode(&bytes, offset, crc, limits::LOG_RECORD_BYTES_MAX) {
+            match window.decode(offset, crc) {
                 Decoded::Record(record) => {
                     let end = record.end;
                     self.record(segment, offset, record).map_err(|what| Error::Damage {
@@ -258,7 +270,12 @@ impl Scan {
                     })?;
                     offset = end;
                 }
-                Decoded::End => break self.garbage(&bytes, offset, is_last),
+                Decoded::End => {
+                    let is_dirty = is_last
+                        && is_dirty(file.as_ref(), offset, length)
+                            .map_err(io_error("read", path))?;
+                    break is_dirty.then(|| "a record's length is zero and data follows".into());
+                }
                 Decoded::Bad(Bad { what, torn: true }) if is_last => break Some(what),
                 Decoded::Bad(Bad { what, .. }) => {
                     return Err(Error::Damage { file: path.clone(), offset, what });
@@ -270,16 +287,9 @@ impl Scan {
             return Err(Error::Damage { file: path.clone(), offset, what });
         }
         if let Some(what) = torn {
-            self.repair = Some(repair(disk, path, file.as_ref(), &bytes, offset, what)?);
+            self.repair = Some(repair(disk, path, file.as_ref(), length, offset, what)?);
         }
         Ok((file, offset))
-    }
-
-    /// After the last record of the last segment only zeros may follow.
-    fn garbage(&self, bytes: &Bytes, offset: u64, is_last: bool) -> Option<String> {
-        let rest = bytes.get(offset as usize..).unwrap_or_default();
-        let dirty = is_last && rest.iter().any(|byte| *byte != 0);
-        dirty.then(|| "a record's length is zero and data follows".into())
     }
 
     fn record(&mut self, segment: &Segment, offset: u64, record: Record) -> Result<(), String> {
@@ -315,9 +325,12 @@ impl Scan {
                 self.snapshot(snapshot);
             }
             RecordKind::Entry => {
-                // Copied, because a slice would keep the whole segment in memory.
-                let entry: Entry = message(&Bytes::copy_from_slice(&record.data))?;
+                let mut entry: Entry = message(&record.data)?;
                 believable(entry.index, entry.term)?;
+                if entry.index > self.applied {
+                    // Copied, because a slice would keep the whole piece of the segment in memory.
+                    entry = message(&Bytes::copy_from_slice(&record.data))?;
+                }
                 let (segment, offset) = (segment.sequence as u32, offset as u32);
                 let place = LogPosition { segment, offset, crc: before };
                 self.entry(entry, place)?;
@@ -353,7 +366,12 @@ impl Scan {
             if entry.term < before {
                 return Err(format!("entry {} has an older term than the one before", entry.index));
             }
+            let index = entry.index;
             self.table.append(entry, Some(place));
+            if index <= self.applied {
+                // Followers that want it get it from its segment.
+                self.table.evict_to(index);
+            }
             self.table.evict();
         } else if entry.index > self.table.last_index() {
             let last = self.table.last_index();
@@ -389,22 +407,101 @@ fn believable(index: u64, term: u64) -> Result<(), String> {
     Err(format!("index {index} of term {term} is out of range"))
 }
 
+/// A piece of a segment in memory. The records of a segment are read piece by piece, since the most of
+/// a segment may be zeros that nobody has written.
+#[derive(Default)]
+struct Window {
+    start: u64,
+    bytes: Bytes,
+    /// The length of the file.
+    length: u64,
+}
+
+impl Window {
+    /// Reads on unless the record at `offset` is in memory as a whole, or as far as the file goes.
+    fn cover(&mut self, file: &dyn File, offset: u64) -> io::Result<()> {
+        let length = self.length;
+        if offset + FRAME_BYTES as u64 > self.end() {
+            self.read(file, offset, limits::LOG_READ_BYTES)?;
+        }
+        let at = (offset - self.start) as usize;
+        match framed_bytes(&self.bytes[at..]) {
+            // What claims more than a record may have, or than the file has, is refused unread.
+            Some(bytes)
+                if bytes <= limits::LOG_RECORD_BYTES_MAX + 2 * FRAME_BYTES as u64
+                    && offset + bytes > self.end()
+                    && offset + bytes <= length =>
+            {
+                self.read(file, offset, limits::LOG_READ_BYTES.max(bytes))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads from the sector of `offset` on: whether a record is torn shows in whole sectors.
+    fn read(&mut self, file: &dyn File, offset: u64, size: u64) -> io::Result<()> {
+        self.start = offset - offset % SECTOR_BYTES as u64;
+        let end = offset.saturating_add(size).min(self.length);
+        let mut bytes = vec![0; (end - self.start) as usize];
+        file.read_at(&mut bytes, self.start)?;
+        self.bytes = bytes.into();
+        Ok(())
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    fn decode(&self, offset: u64, crc: Option<u32>) -> Decoded {
+        let at = offset - self.start;
+        let mut decoded = decode(&self.bytes, at, crc, limits::LOG_RECORD_BYTES_MAX);
+        if let Decoded::Record(record) = &mut decoded {
+            record.end += self.start;
+        }
+        decoded
+    }
+}
+
+/// Whether anything but zeros follows in the last segment. What the file system calls a hole is not
+/// read: most of the segment is one, and reading it would take longer than all other steps of a
+/// start.
+fn is_dirty(file: &dyn File, offset: u64, length: u64) -> io::Result<bool> {
+    let mut at = offset;
+    while at < length
+        && let Some(data) = file.data_from(at)?
+    {
+        at = data.start.max(at);
+        let end = data.end.min(length);
+        while at < end {
+            let mut bytes = vec![0; (end - at).min(limits::LOG_READ_BYTES) as usize];
+            file.read_at(&mut bytes, at)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+            at += bytes.len() as u64;
+        }
+    }
+    Ok(false)
+}
+
 /// Copies the segment as it is to a file with the suffix `.broken`, then zeroes it from `offset`
 /// on.
 fn repair(
     disk: &dyn Disk,
     path: &Path,
     file: &dyn File,
-    bytes: &Bytes,
+    length: u64,
     offset: u64,
     what: String,
 ) -> Result<Repair, Error> {
+    let mut bytes = vec![0; length as usize];
+    file.read_at(&mut bytes, 0).map_err(io_error("read", path))?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".broken");
     let kept = path.with_file_name(name);
     let copy = || {
         let copy = disk.create(&kept)?;
-        copy.write_at(bytes, 0)?;
+        copy.write_at(&bytes, 0)?;
         copy.fdatasync()
     };
     match copy() {

@@ -3,6 +3,7 @@
 mod damage;
 mod failures;
 mod segments;
+mod start;
 
 use std::fs;
 use std::io;

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Room;
 use super::disk::{Disk, File, allocate, is_full};
+use crate::clock;
 use crate::limits;
 use crate::planted;
 use crate::supervise::{Supervisor, Thread};
@@ -206,7 +207,9 @@ impl Shared {
     fn run(&self) {
         let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
         let mut open: Option<(PathBuf, Arc<dyn File>)> = None;
+        let begin = clock::instant() + limits::LOG_FILL_REST;
         let mut state = self.state.lock();
+        while !state.ended && !self.changed.wait_until(&mut state, begin).timed_out() {}
         while !state.ended {
             // An open handle would keep the blocks of a segment that is purged, which a full disk
             // needs.

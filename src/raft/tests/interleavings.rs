@@ -256,10 +256,10 @@ fn a_member_whose_apply_waits_goes_on_where_it_was() {
         member.handle.propose(number, data(number)).unwrap();
     }
     while member.handle.status().committed < COUNT + 2 {
+        let fatal = member.recorder.fatal.lock().clone();
+        assert!(fatal.is_empty(), "{fatal:?}");
         std::thread::yield_now();
     }
-    let fatal = member.recorder.fatal.lock().clone();
-    assert!(fatal.is_empty(), "{fatal:?}");
     member.apply_until(COUNT as usize);
     assert!(member.applied.iter().zip(0..).all(|(found, number)| *found == data(number)));
     member.stop();
@@ -333,7 +333,6 @@ fn a_member_whose_removal_was_refused_can_be_made_a_cluster_of_its_own() {
 #[test]
 fn a_configuration_change_is_applied_though_the_inbox_is_full() {
     let temp = tempfile::tempdir().unwrap();
-    let bootstrap = Bootstrap { members: vec![(ID, Bytes::from_static(b"{}"))] };
     let (applier, committed) = sync_channel(limits::APPLY_QUEUE_BATCHES_MAX);
     let surroundings = Surroundings {
         clock: Arc::new(SystemClock::new()),
@@ -344,7 +343,7 @@ fn a_configuration_change_is_applied_though_the_inbox_is_full() {
         supervisor: Supervisor::default(),
     };
     let config = config(&temp.path().join("wal"), (0, 0), ConfState::default());
-    let (handle, _raft, turns) = start_stepped(config, surroundings, Some(&bootstrap)).unwrap();
+    let (handle, _raft, turns) = start_stepped(config, surroundings, Some(&alone())).unwrap();
     let batch = loop {
         turns.raft().unwrap();
         turns.log().unwrap();

@@ -1,5 +1,7 @@
 //! One member with its threads and its log in a directory.
 
+use super::super::log::crash::clock::Chance;
+use super::super::log::crash::disk::SimDisk;
 use super::*;
 
 #[test]
@@ -58,6 +60,46 @@ fn a_torn_tail_loses_nothing_that_was_applied() {
     assert!(dir.join(format!("{name}.broken")).exists());
     again.apply_until(100);
     again.stop();
+}
+
+#[test]
+fn a_tail_that_a_failed_sync_left_in_memory_is_written_again() {
+    let dir = Path::new("/member/wal");
+    // Longer than what a disk writes at once, so that no later write takes it along.
+    let value = |number: u8| Bytes::from(vec![number; 5000]);
+    for seed in 0..8 {
+        let disk = SimDisk::default();
+        let start = |bootstrap: Option<&Bootstrap>| {
+            let log = Options { segment_bytes: 256 << 10, fill_ahead: false };
+            let config = Config { log, ..config(dir, (0, 0), ConfState::default()) };
+            let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+            try_start_with(config, bootstrap, Arc::new(NoTransport), disk).unwrap()
+        };
+        let mut member = start(Some(&alone()));
+        member.lead();
+        member.handle.propose(1, value(1)).unwrap();
+        member.apply_until(1);
+        disk.troubles(|troubles| troubles.sync_fails = true);
+        member.handle.propose(2, value(2)).unwrap();
+        let gave_up = crate::clock::instant() + Duration::from_secs(60);
+        while member.recorder.fatal.lock().is_empty() {
+            assert!(crate::clock::instant() < gave_up, "a sync that failed ends nobody");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        member.stop();
+
+        // The system shows what did not reach the disk. Once it is applied, it must be there.
+        let mut again = start(None);
+        again.lead();
+        again.handle.propose(3, value(3)).unwrap();
+        again.apply_until(3);
+        again.stop();
+        disk.cut_power(&mut Chance::new(seed));
+        let mut again = start(None);
+        again.apply_until(3);
+        assert_eq!(again.applied, [value(1), value(2), value(3)]);
+        again.stop();
+    }
 }
 
 #[test]

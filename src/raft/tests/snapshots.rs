@@ -42,9 +42,9 @@ impl Transport for Sent {
 fn a_leader_that_sends_an_older_snapshot_is_told_what_is_here() {
     let temp = tempfile::tempdir().unwrap();
     let sent = Arc::new(Sent::default());
-    let bootstrap = Bootstrap { members: vec![(ID, Bytes::from_static(b"{}"))] };
     let config = config(temp.path(), (0, 0), ConfState::default());
-    let mut member = try_start_with(config, Some(&bootstrap), sent.clone()).unwrap();
+    let mut member =
+        try_start_with(config, Some(&alone()), sent.clone(), Arc::new(SystemDisk)).unwrap();
     while member.handle.status().committed < 2 {
         member.apply_once();
     }

@@ -10,9 +10,8 @@ fn a_thread_that_is_missing_ends_the_start() {
         std::thread::spawn(move || {
             planted::plant(Some(Bug::NoThread(name)));
             let temp = tempfile::tempdir().unwrap();
-            let bootstrap = Bootstrap { members: vec![(ID, Bytes::from_static(b"{}"))] };
             let config = config(&temp.path().join("wal"), (0, 0), ConfState::default());
-            let started = try_start(config, Some(&bootstrap));
+            let started = try_start(config, Some(&alone()));
             let _ = done.send(started.map(|_| ()).map_err(|error| error.to_string()));
         });
         let outcome = outcome.recv_timeout(Duration::from_secs(60)).expect("the start hangs");

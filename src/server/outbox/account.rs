@@ -1,11 +1,12 @@
 //! The account of one connection: its unsent answers, and the calls that wait because of them.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,6 +14,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::Outbox;
 use crate::limits;
+use crate::rpc::Parts;
 use crate::server::unfinished::PartialAccount;
 use crate::server::unread::{self, Stalled};
 
@@ -24,6 +26,8 @@ pub(in crate::server) struct Account {
     unsent_bytes: AtomicUsize,
     /// The part of `unsent_bytes` that is of leases and watches.
     small_bytes: AtomicUsize,
+    /// The part of `unsent_bytes` that answers hold until their ends.
+    held_bytes: AtomicUsize,
     /// Costs of the answers that are larger than `CONNECTION_UNSENT_BYTES_MIN`, and the largest of
     /// them.
     large: Mutex<Vec<usize>>,
@@ -43,8 +47,12 @@ pub(in crate::server) struct Account {
     /// The two counts of bytes taken as they were at the last look.
     seen_bytes: AtomicUsize,
     seen_answer_bytes: AtomicUsize,
+    /// What was unsent at the last look.
+    seen_unsent_bytes: AtomicUsize,
     /// Consecutive looks at which too few bytes more had been taken.
     idle_looks: AtomicU32,
+    /// The client's address, for the log.
+    pub(super) remote: Option<SocketAddr>,
 }
 
 impl Drop for Account {
@@ -57,13 +65,14 @@ impl Drop for Account {
 }
 
 impl Account {
-    pub(super) fn new(outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(outbox: Arc<Outbox>, remote: Option<SocketAddr>) -> Self {
         let closing = Arc::<Notify>::default();
         Self {
             unfinished: outbox.unfinished.connection(Arc::clone(&closing)),
             unread: outbox.unread.connection(),
             unsent_bytes: AtomicUsize::new(0),
             small_bytes: AtomicUsize::new(0),
+            held_bytes: AtomicUsize::new(0),
             large: Mutex::default(),
             largest_bytes: AtomicUsize::new(0),
             taken_bytes: AtomicUsize::new(0),
@@ -78,7 +87,9 @@ impl Account {
             outbox,
             seen_bytes: AtomicUsize::new(0),
             seen_answer_bytes: AtomicUsize::new(0),
+            seen_unsent_bytes: AtomicUsize::new(0),
             idle_looks: AtomicU32::new(0),
+            remote,
         }
     }
 
@@ -90,17 +101,35 @@ impl Account {
         bytes > limits::CONNECTION_UNSENT_BYTES_MIN && bytes > self.outbox.connection_bytes_max()
     }
 
-    /// Whether the connection holds more than its part beside its largest answer, which may have
-    /// any size.
-    fn exceeds_beside_largest(&self) -> bool {
+    /// Whether these bytes of the connection are more than its part beside its largest answer,
+    /// which may have any size.
+    fn exceeds_beside_largest(&self, bytes: usize) -> bool {
         let largest = self.largest_bytes.load(Ordering::SeqCst);
-        self.has_more_than_its_part(self.unsent_bytes().saturating_sub(largest))
+        self.has_more_than_its_part(bytes.saturating_sub(largest))
     }
 
-    /// Whether calls and streams of this kind have to wait.
+    /// Whether calls of this kind have to wait before they begin.
     fn holds_back(&self, kind: AnswerSize) -> bool {
+        self.exceeds_beside_largest(self.unsent_bytes()) && !self.has_room_for(kind)
+    }
+
+    /// Whether streams of this kind have to wait with their next message. What answers hold until
+    /// their ends does not make them wait: it would never become less.
+    fn holds_back_stream(&self, kind: AnswerSize) -> bool {
+        let held = self.held_bytes.load(Ordering::SeqCst);
+        let bytes = self.unsent_bytes().saturating_sub(held);
+        self.exceeds_beside_largest(bytes) && !self.has_room_for(kind)
+    }
+
+    fn has_room_for(&self, kind: AnswerSize) -> bool {
         let has_room = || self.small_bytes.load(Ordering::SeqCst) < limits::SMALL_UNSENT_BYTES_MAX;
-        self.exceeds_beside_largest() && !(kind == AnswerSize::Small && has_room())
+        kind == AnswerSize::Small && has_room()
+    }
+
+    /// All that calls and streams may wait for.
+    fn waits(&self) -> [[bool; 2]; 2] {
+        [AnswerSize::Any, AnswerSize::Small]
+            .map(|kind| [self.holds_back(kind), self.holds_back_stream(kind)])
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -135,10 +164,14 @@ impl Account {
         let bytes = more(&self.taken_bytes, &self.seen_bytes);
         let answer_bytes = more(&self.taken_answer_bytes, &self.seen_answer_bytes);
         let taken = if is_blocked { bytes } else { answer_bytes };
-        let waits = self.unsent_bytes() > 0 || is_blocked;
-        let part = self.unsent_bytes() / limits::UNSENT_PROGRESS_PARTS;
+        let unsent = self.unsent_bytes();
+        let waits = unsent > 0 || is_blocked;
+        let part = unsent / limits::UNSENT_PROGRESS_PARTS;
         let least = limits::UNSENT_PROGRESS_BYTES.max(if calls_wait { part } else { 0 });
-        if !waits || taken >= least {
+        // A client with small answers takes few bytes, but all of them.
+        let before = self.seen_unsent_bytes.swap(unsent, Ordering::Relaxed);
+        let took_all = !is_blocked && taken > 0 && taken >= before / limits::SMALL_ANSWER_PARTS;
+        if !waits || took_all || taken >= least {
             self.idle_looks.store(0, Ordering::Relaxed);
         } else {
             self.idle_looks.fetch_add(1, Ordering::Relaxed);
@@ -230,13 +263,13 @@ impl Account {
         room: &mut Room,
         context: &mut Context<'_>,
     ) -> Poll<()> {
-        while self.holds_back(kind) {
+        while self.holds_back_stream(kind) {
             let waiting = room.0.get_or_insert_with(|| {
                 let mut waiting = Box::pin(Arc::clone(&self.room).notified_owned());
                 waiting.as_mut().enable();
                 waiting
             });
-            if !self.holds_back(kind) {
+            if !self.holds_back_stream(kind) {
                 break;
             }
             ready!(waiting.as_mut().poll(context));
@@ -248,7 +281,12 @@ impl Account {
 
     /// Counts these bytes as unsent until the last reference to the returned ones is dropped.
     pub(in crate::server) fn charge(self: &Arc<Self>, kind: AnswerSize, bytes: Bytes) -> Bytes {
-        let cost = bytes.len() + limits::UNSENT_ANSWER_BYTES;
+        let _charge = self.charge_for(kind, bytes.len());
+        Bytes::from_owner(Unsent { bytes, _charge })
+    }
+
+    fn charge_for(self: &Arc<Self>, kind: AnswerSize, bytes: usize) -> Charge {
+        let cost = bytes + limits::UNSENT_ANSWER_BYTES;
         if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
             let mut large = self.large.lock();
             large.push(cost);
@@ -259,11 +297,34 @@ impl Account {
             self.small_bytes.fetch_add(cost, Ordering::SeqCst);
         }
         self.outbox.answers.add(cost);
-        Bytes::from_owner(Unsent { bytes, kind, account: Arc::clone(self) })
+        Charge { cost, kind, account: Arc::clone(self) }
+    }
+
+    /// As [`Self::charge`], until the last of these parts is dropped.
+    pub(in crate::server) fn charge_parts(
+        self: &Arc<Self>,
+        kind: AnswerSize,
+        parts: Parts,
+    ) -> Parts {
+        let parts = match parts.single() {
+            Ok(bytes) => return self.charge(kind, bytes).into(),
+            Err(parts) => parts,
+        };
+        let charge = Arc::new(self.charge_for(kind, parts.remaining()));
+        parts.map(|bytes| Bytes::from_owner(Unsent { bytes, _charge: Arc::clone(&charge) }))
+    }
+
+    /// Counts memory that an answer holds beside its bytes as unsent until the returned value is
+    /// dropped.
+    pub(in crate::server) fn hold(self: &Arc<Self>, bytes: usize) -> Held {
+        self.held_bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.unsent_bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.outbox.answers.add(bytes);
+        Held { bytes, account: Arc::clone(self) }
     }
 
     fn discharge(&self, kind: AnswerSize, cost: usize) {
-        let before = [AnswerSize::Any, AnswerSize::Small].map(|kind| self.holds_back(kind));
+        let before = self.waits();
         self.unsent_bytes.fetch_sub(cost, Ordering::SeqCst);
         if kind == AnswerSize::Small {
             self.small_bytes.fetch_sub(cost, Ordering::SeqCst);
@@ -276,7 +337,11 @@ impl Account {
             self.note_largest(&large);
         }
         self.outbox.answers.remove(cost);
-        if before != [AnswerSize::Any, AnswerSize::Small].map(|kind| self.holds_back(kind)) {
+        self.tell_of_room(before);
+    }
+
+    fn tell_of_room(&self, before: [[bool; 2]; 2]) {
+        if before != self.waits() {
             self.room.notify_waiters();
         }
     }
@@ -340,25 +405,45 @@ impl Drop for WaitingCall<'_> {
     }
 }
 
-/// Owner of an answer's bytes, which takes them off the account when it is dropped.
-struct Unsent {
-    bytes: Bytes,
+/// What an answer's bytes count, which is taken off the account when this is dropped.
+struct Charge {
+    cost: usize,
     kind: AnswerSize,
     account: Arc<Account>,
 }
 
-impl AsRef<[u8]> for Unsent {
+/// Owner of an answer's bytes, or of a part of them.
+struct Unsent<C> {
+    bytes: Bytes,
+    /// Dropped last: the bytes are freed before a waiting call is woken, which takes memory again.
+    _charge: C,
+}
+
+impl<C> AsRef<[u8]> for Unsent<C> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Unsent {
+impl Drop for Charge {
     fn drop(&mut self) {
-        let cost = self.bytes.len() + limits::UNSENT_ANSWER_BYTES;
-        // Freed before a waiting call is woken, which takes memory again.
-        drop(std::mem::take(&mut self.bytes));
-        self.account.discharge(self.kind, cost);
+        self.account.discharge(self.kind, self.cost);
+    }
+}
+
+/// Memory that an answer holds beside its bytes.
+pub(in crate::server) struct Held {
+    bytes: usize,
+    account: Arc<Account>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let before = self.account.waits();
+        self.account.unsent_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.account.held_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.account.outbox.answers.remove(self.bytes);
+        self.account.tell_of_room(before);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Finds out when a flood of clients has ended: the allocator may then keep much free memory.
+//! Finds out when the allocator may keep much free memory: once a flood of clients has ended, or while
+//! one goes on and the process grows by far more than is counted.
 
 use crate::limits;
 
@@ -25,6 +26,8 @@ pub(super) struct Floods {
     /// Whether memory is given back once more because the last time freed much: connections end one
     /// by one, so more may be free.
     is_to_go_on: bool,
+    /// Bytes of a flood that was going on at the last look; 0 without one.
+    flood_bytes: usize,
 }
 
 /// The counts at one look.
@@ -35,18 +38,21 @@ pub(super) struct Counts {
 }
 
 impl Floods {
-    /// The state after memory was given back. `held` are the bytes of the process before, `left`
+    /// Begins anew after memory was given back. `held` are the bytes of the process before, `left`
     /// those after.
-    pub(super) fn after(held: usize, left: usize) -> Self {
-        Self {
-            least_held_bytes: Some(left),
-            is_to_go_on: held.saturating_sub(left) > limits::GIVE_BACK_FREE_BYTES_MIN,
+    pub(super) fn given_back(&mut self, held: usize, left: usize) {
+        let freed = held.saturating_sub(left);
+        *self = Self {
+            // The end of a flood that goes on is still to be noticed, and holes that it leaves again.
+            bytes: Peak(self.flood_bytes),
+            least_held_bytes: Some(left.saturating_sub(self.flood_bytes)),
+            is_to_go_on: self.flood_bytes == 0 && freed > limits::GIVE_BACK_FREE_BYTES_MIN,
             ..Self::default()
-        }
+        };
     }
 
-    /// Whether a flood has ended and much of the `held` bytes of the process may be free.
-    pub(super) fn has_ended(&mut self, held: usize, now: Counts) -> bool {
+    /// Whether much of the `held` bytes of the process may be free.
+    pub(super) fn leave_free_memory(&mut self, held: usize, now: Counts) -> bool {
         let least = self.least_held_bytes.map_or(held, |least| least.min(held));
         self.least_held_bytes = Some(least);
         let growth = held - least;
@@ -61,6 +67,9 @@ impl Floods {
         let connections =
             self.connections.has_ended(now.connections, limits::GIVE_BACK_CONNECTIONS_MIN);
         let calls = self.calls.has_ended(now.calls, limits::GIVE_BACK_CALLS_MIN);
-        bytes || self.is_to_go_on || has_grown && (connections || calls)
+        let is_flooded = now.bytes > limits::GIVE_BACK_UNSENT_BYTES_MIN;
+        self.flood_bytes = if is_flooded { now.bytes } else { 0 };
+        let has_holes = growth.saturating_sub(now.bytes) > limits::GIVE_BACK_HOLES_BYTES_MIN;
+        bytes || self.is_to_go_on || is_flooded && has_holes || has_grown && (connections || calls)
     }
 }

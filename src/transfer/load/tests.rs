@@ -158,7 +158,7 @@ impl Member {
         );
         let callers = Arc::new(Nobody);
         let (worker, sweeps) = SweepWorker::new(
-            mvcc,
+            (mvcc, Arc::clone(&machine.members)),
             callers,
             clock,
             SweepBatches { rows: limits::READ_CHUNK_ROWS, pause: Duration::ZERO },

@@ -224,7 +224,7 @@ impl Grpc {
                     if let Some(trailers) = frame.trailers_ref() {
                         status = trailers.get("grpc-status").cloned();
                     }
-                    messages.extend(frame.into_data().unwrap_or_default());
+                    messages.extend(frame.into_data().unwrap_or_default().into_bytes());
                 }
                 Poll::Pending if !member.step() => break,
                 Poll::Pending => {}

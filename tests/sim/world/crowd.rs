@@ -17,7 +17,8 @@ use crate::member::Worker;
 const COME: usize = 4;
 /// What may wait beside the crowd's: clients, duties and the operator.
 const OTHERS: usize = 40;
-/// A read that nobody settles is given up after five seconds and two election timeouts.
+/// A read that nobody settles is given up after five seconds and two election timeouts, in which its
+/// member runs: a suspended one counts no ticks.
 const READS_LAST: u64 = 8 * SECOND;
 /// So many readers are kept before somebody looks for those that hung up.
 const READERS_MIN: usize = 2048;
@@ -30,7 +31,8 @@ pub struct Crowd {
     life: u64,
     until: u64,
     asking: VecDeque<(u64, AbortHandle)>,
-    came: VecDeque<u64>,
+    /// When each came, and for how long members had been suspended until then, all together.
+    came: VecDeque<(u64, u64)>,
 }
 
 async fn ask(node: Node, number: u64) {
@@ -69,7 +71,8 @@ impl World {
                 task.abort();
             }
         }
-        crowd.came.retain(|came| *came + READS_LAST > now);
+        let frozen = self.frozen;
+        crowd.came.retain(|(came, before)| came + READS_LAST + (frozen - before) > now);
         self.arm(crowd.member, Worker::Tasks, 0);
         let member = &self.members[crowd.member];
         let Some(life) = member.life.as_ref().filter(|_| member.lives == crowd.life && !is_over)
@@ -92,7 +95,7 @@ impl World {
             let number = crowd.came.len() as u64 + now;
             let task = life.runtime.spawn(ask(life.node.clone(), number));
             crowd.asking.push_back((now + 30 * MILLI, task.abort_handle()));
-            crowd.came.push_back(now);
+            crowd.came.push_back((now, frozen));
         }
         self.oracle.checked.crowded += COME as u64;
         self.crowd = crowd;

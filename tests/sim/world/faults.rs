@@ -100,7 +100,11 @@ impl World {
                     life.clock.jump(wall);
                 }
             }
-            13 | 14 => self.members[number].frozen_until = self.now + self.chance.below(2 * SECOND),
+            13 | 14 => {
+                let time = self.chance.below(2 * SECOND);
+                self.members[number].frozen_until = self.now + time;
+                self.frozen += time;
+            }
             15 | 16 => self.members[number].lags_until = self.now + self.chance.below(2 * SECOND),
             17 | 31..33 => self.fill(number),
             19 | 20 | 28 => {
@@ -231,6 +235,23 @@ impl World {
             && self.members.iter().all(is_well)
             && self.members.iter().all(|of| !members.contains_key(&of.id) || !of.is_gone)
             && members.contains_key(&self.members[number].id)
+            && self.others_know_members(number)
+    }
+
+    /// Whether the others alone are a quorum that has applied the last change of the membership: with
+    /// the membership before, they might need the member that is lost.
+    fn others_know_members(&self, number: usize) -> bool {
+        let members = &self.oracle.members;
+        let knows = |of: &Member| {
+            let known = of.life.as_ref().map(|life| life.node.members()).unwrap_or_default();
+            known.len() == members.len() && known.iter().all(|it| members.contains_key(&it.id))
+        };
+        let others = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(at, of)| *at != number && members.contains_key(&of.id) && knows(of));
+        others.count() > members.len() / 2
     }
 
     /// The data directory of a member is deleted, and the member is started again with the same flags.

@@ -6,6 +6,7 @@ use rusd::raft::Role;
 use super::World;
 use super::client::{all, pairs};
 use crate::clock::SECOND;
+use crate::member::Worker;
 
 /// What may wait in a member that nobody asks for anything: its duties ask the leader now and then.
 const WAITING_MAX: usize = 10;
@@ -34,6 +35,8 @@ impl World {
             (store.read_fails_in, store.commit_fails_in) = (None, None);
             drop(store);
             self.relieve(number);
+            // Its next turn may have been put off for as long as its disk was to be slow.
+            self.work(number, Worker::Log);
         }
         let deadline = self.now + 60 * SECOND;
         let mut calm_since = None;

@@ -1,23 +1,40 @@
-//! A watcher that wants everything in its range, goes on elsewhere when its member fails, and
-//! changes members when it likes.
+//! A client with one or two watchers on a stream that want everything in their ranges. It goes on
+//! elsewhere when its member fails, and changes members when it likes. Between being told to read
+//! history, reading it and taking it, it may leave time, in which the member goes on.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rusd::mvcc::ReadCheck;
 use rusd::types::KeyRange;
-use rusd::watch::{Hub, Item, Next, Stream, WatchSpec};
+use rusd::watch::{Hub, Item, Next, Piece, Stream, WatchSpec};
 
 use super::{Event, World};
 use crate::clock::{Chance, MILLI};
 use crate::oracle::Oracle;
 
-pub struct Watcher {
+/// What one watcher has seen.
+struct Seen {
     range: KeyRange,
+    /// Its id on the stream.
+    id: i64,
     /// The first revision that it does not have.
     next: i64,
     /// Where it is in the list of all changes.
     cursor: usize,
+}
+
+/// How far the stream is with reading history.
+enum History {
+    None,
+    IsToBeRead,
+    Read(Piece),
+}
+
+pub struct Watcher {
+    seen: Vec<Seen>,
     stream: Option<(usize, Stream)>,
+    history: History,
 }
 
 impl Watcher {
@@ -28,12 +45,28 @@ impl Watcher {
             1 => KeyRange::new("k2".into(), "k6".into()),
             _ => KeyRange::single(key),
         };
-        Self { range, next: 1, cursor: 0, stream: None }
+        let other = KeyRange::new("k1".into(), "k5".into());
+        let ranges = if chance.one_in(2) { vec![range, other] } else { vec![range] };
+        let seen = |range| Seen { range, id: 0, next: 1, cursor: 0 };
+        let seen = ranges.into_iter().map(seen).collect();
+        Self { seen, stream: None, history: History::None }
     }
 
     /// Its member ended.
     pub fn lose(&mut self, member: usize) {
-        self.stream.take_if(|(at, _)| *at == member);
+        if self.stream.as_ref().is_some_and(|(at, _)| *at == member) {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        (self.stream, self.history) = (None, History::None);
+    }
+
+    /// After a read of the store that the seed lets fail, a new stream is tried.
+    fn fail(&mut self, error: &rusd::mvcc::Error) {
+        assert!(error.to_string().contains("(os error 5)"), "{error}");
+        self.leave();
     }
 
     /// Makes sure that it watches somewhere, and says where.
@@ -44,21 +77,23 @@ impl Watcher {
         hub: impl FnOnce(usize) -> Option<&'a Arc<Hub>>,
     ) -> Option<usize> {
         if self.stream.is_some() && chance.one_in(60) {
-            self.stream = None;
+            self.leave();
         }
         if let Some((at, _)) = &self.stream {
             return Some(*at);
         }
         let stream = hub(member)?.stream();
-        let spec = WatchSpec {
-            range: self.range.clone(),
-            start_revision: self.next,
-            watch_id: 0,
-            no_put: false,
-            no_delete: false,
-            prev_kv: chance.one_in(2),
-        };
-        stream.create(spec).unwrap();
+        for seen in &mut self.seen {
+            let spec = WatchSpec {
+                range: seen.range.clone(),
+                start_revision: seen.next,
+                watch_id: 0,
+                no_put: false,
+                no_delete: false,
+                prev_kv: chance.one_in(2),
+            };
+            seen.id = stream.create(spec).unwrap();
+        }
         self.stream = Some((member, stream));
         Some(member)
     }
@@ -72,21 +107,28 @@ impl Watcher {
             if chance.one_in(20) {
                 stream.request_progress();
             }
-            match stream.next() {
-                Next::Item(item) => {
-                    took += 1;
-                    self.see(item, oracle);
-                }
-                Next::CatchUp => match stream.catch_up() {
-                    Ok(()) => {}
-                    // A read of the store that the seed lets fail: the stream is tried again.
-                    Err(error) if error.to_string().contains("(os error 5)") => {
-                        self.stream = None;
-                        break;
+            match std::mem::replace(&mut self.history, History::None) {
+                History::None => match stream.next() {
+                    Next::Item(item) => {
+                        took += 1;
+                        self.see(item, oracle);
                     }
-                    Err(error) => panic!("{error}"),
+                    Next::CatchUp => self.history = History::IsToBeRead,
+                    Next::Wait => break,
                 },
-                Next::Wait => break,
+                History::IsToBeRead => match stream.read_piece(&ReadCheck::default()) {
+                    Ok(piece) => self.history = History::Read(piece),
+                    Err(error) => self.fail(&error),
+                },
+                // It may have had to give way.
+                History::Read(_) if chance.one_in(10) => {}
+                History::Read(piece) => match stream.take_piece(piece) {
+                    Ok(()) => {}
+                    Err(error) => self.fail(&error),
+                },
+            }
+            if !matches!(self.history, History::None) && chance.one_in(4) {
+                break;
             }
         }
         took
@@ -94,21 +136,25 @@ impl Watcher {
 
     fn see(&mut self, item: Item, oracle: &mut Oracle) {
         match item {
-            Item::Events { changes, .. } => {
-                self.cursor = oracle.observed(&self.range, self.cursor, &changes);
+            Item::Events { watch_id, changes, .. } => {
+                let seen = self.seen.iter_mut().find(|seen| seen.id == watch_id).unwrap();
+                seen.cursor = oracle.observed(&seen.range, seen.cursor, &changes);
                 let last = changes.last().map_or(0, |change| change.revision.main);
-                self.next = self.next.max(last + 1);
+                seen.next = seen.next.max(last + 1);
             }
             Item::Progress { revision, .. } => {
-                oracle.complete(&self.range, self.cursor, revision);
-                self.next = self.next.max(revision + 1);
+                for seen in &mut self.seen {
+                    oracle.complete(&seen.range, seen.cursor, revision);
+                    seen.next = seen.next.max(revision + 1);
+                }
             }
-            Item::Compacted { compact_revision, .. } => {
-                assert!(self.next < compact_revision, "a watch from {} was ended", self.next);
+            Item::Compacted { watch_id, compact_revision } => {
+                let seen = self.seen.iter_mut().find(|seen| seen.id == watch_id).unwrap();
+                assert!(seen.next < compact_revision, "a watch from {} was ended", seen.next);
                 assert!(compact_revision <= oracle.model.compacted);
-                self.next = compact_revision;
-                self.cursor = oracle.cursor(compact_revision);
-                self.stream = None;
+                seen.next = compact_revision;
+                seen.cursor = oracle.cursor(compact_revision);
+                self.leave();
             }
             Item::Created { .. } | Item::Canceled { .. } => {}
         }
@@ -116,7 +162,9 @@ impl Watcher {
 
     /// At the end it must have everything.
     pub fn finish(&self, oracle: &Oracle, revision: i64) {
-        oracle.complete(&self.range, self.cursor, revision);
+        for seen in &self.seen {
+            oracle.complete(&seen.range, seen.cursor, revision);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The results of a benchmark, as text or JSON.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,6 +19,15 @@ pub(super) struct Report {
     pub quantiles: [f64; 5],
     pub cpu_micros_per_request: Option<f64>,
     pub resident_bytes: Option<f64>,
+    /// `Usage::own_bytes` before the run.
+    pub own_before_bytes: Option<f64>,
+    /// The most of it that was seen while the server answered.
+    pub peak_bytes: Option<f64>,
+    pub anonymous_bytes: Option<f64>,
+    /// Size of the store's file.
+    pub store_bytes: Option<f64>,
+    /// For each member, the CPU time of its threads in microseconds per request, by their names.
+    pub threads: Vec<BTreeMap<String, f64>>,
     pub first_error: Option<String>,
 }
 
@@ -52,7 +62,9 @@ impl Report {
             quantiles,
             cpu_micros_per_request: of(&|round| round.cpu_micros_per_request),
             resident_bytes: of(&|round| round.resident_bytes),
+            anonymous_bytes: of(&|round| round.anonymous_bytes),
             first_error: rounds.iter().find_map(|round| round.first_error.clone()),
+            ..Self::default()
         }
     }
 
@@ -73,11 +85,12 @@ impl Report {
             "latencyMilliseconds": latency,
             "serverCpuMicrosecondsPerRequest": self.cpu_micros_per_request,
             "serverResidentBytes": self.resident_bytes,
+            "serverAnonymousBytes": self.anonymous_bytes,
         })
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -126,16 +139,7 @@ pub(super) fn text(plan: &Plan, reports: &[(String, Report)]) -> String {
         }
         rows.push(row);
     }
-    let columns = rows[0].len();
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in &rows {
-        let cells: Vec<_> = row.iter().zip(&widths).enumerate().map(cell).collect();
-        out.push_str(cells.join("  ").trim_end());
-        out.push('\n');
-    }
+    out.push_str(&aligned(&rows, 1));
     for (endpoint, report) in reports {
         let (requests, seconds) = (report.requests, report.seconds);
         out.push_str(&format!("{endpoint}: {requests} requests in {seconds:.1}s"));
@@ -148,8 +152,24 @@ pub(super) fn text(plan: &Plan, reports: &[(String, Report)]) -> String {
     out
 }
 
-fn cell((column, (text, width)): (usize, (&String, &usize))) -> String {
-    if column == 0 { format!("{text:width$}") } else { format!("{text:>width$}") }
+/// Rows in columns, of which all but the first `texts` hold numbers.
+pub(super) fn aligned(rows: &[Vec<String>], texts: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let cell = |(column, (text, width)): (usize, (&String, &usize))| match column < texts {
+        true => format!("{text:width$}"),
+        false => format!("{text:>width$}"),
+    };
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).enumerate().map(cell).collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 /// The content of `text` as one JSON object.

@@ -5,13 +5,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::facts::{Directory, Expiring, Facts, State};
+use super::facts::{Directory, Expiring, Facts, RebuildStep, State};
 use crate::cert::{self, Item};
 use crate::cli::commands::check_data::in_child;
 use crate::cli::commands::growth;
 use crate::cli::exit::Failure;
 use crate::cli::printer::{OnSignal, Printer, Unit};
-use crate::offline::{Check, Error, Rebuild, owner};
+use crate::offline::{Check, Error, Rebuild, RebuildProgress};
 
 pub(super) fn look(
     data_dir: &Path,
@@ -24,13 +24,7 @@ pub(super) fn look(
     if !matches!(directory.state, State::Missing | State::Denied(_)) {
         directory.disk = disk(data_dir);
         directory.put_aside = put_aside(data_dir, wal_dir);
-        let owner = owner(data_dir, wal_dir).map(|(id, _)| id);
-        directory.is_being_rebuilt = match Rebuild::read(data_dir) {
-            // What `join` has noted: nothing is left to do once there is a log.
-            Ok(Some(plan)) => !(plan.is_voter && plan.new_id == owner),
-            Ok(None) => false,
-            Err(_) => true,
-        };
+        directory.rebuild = rebuild_step(data_dir, wal_dir);
         facts.certificates.extend(certificates(data_dir, facts.now));
     }
     if directory.state == State::AtRest {
@@ -76,6 +70,20 @@ fn state(data_dir: &Path, wal_dir: Option<&Path>) -> State {
         Ok(_) if member.join("snap").exists() => State::Etcds,
         Ok(_) if !member.is_dir() => State::Empty,
         Ok(_) => State::AtRest,
+    }
+}
+
+fn rebuild_step(data_dir: &Path, wal_dir: Option<&Path>) -> Option<RebuildStep> {
+    if !data_dir.is_dir() {
+        return None;
+    }
+    let Ok(plan) = Rebuild::read(data_dir) else { return Some(RebuildStep::Replace) };
+    let plan = plan?;
+    match plan.progress(data_dir, wal_dir) {
+        RebuildProgress::Begun => Some(RebuildStep::Replace),
+        RebuildProgress::PutAside => Some(RebuildStep::Start(plan.name)),
+        // What `join` has noted: nothing is left to do once there is a log.
+        RebuildProgress::Started => (!plan.is_voter).then_some(RebuildStep::Promote),
     }
 }
 

@@ -109,6 +109,15 @@ pub(super) struct Expiring {
     pub ends: i64,
 }
 
+/// What is next of a rebuild.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RebuildStep {
+    Replace,
+    /// The start of the member with this name, whose old files are put aside.
+    Start(String),
+    Promote,
+}
+
 /// A data directory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Directory {
@@ -118,8 +127,8 @@ pub(super) struct Directory {
     pub report: Option<Report>,
     /// Free bytes of its disk and all of them.
     pub disk: Option<(u64, u64)>,
-    /// A rebuild that has not ended.
-    pub is_being_rebuilt: bool,
+    /// What is next of a rebuild that has not ended.
+    pub rebuild: Option<RebuildStep>,
     /// Directories that an earlier rebuild has put aside.
     pub put_aside: Vec<PathBuf>,
 }

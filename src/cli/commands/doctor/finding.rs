@@ -23,6 +23,9 @@ impl Severity {
     }
 }
 
+/// Between commands that follow each other, also if one fails: it may have had nothing to do.
+pub(super) const STEP: &str = " ; ";
+
 macro_rules! sections {
     ($($name:ident $title:literal;)*) => {
         /// A section of docs/handbook.md.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::checks;
 use super::facts::{Cluster, Directory, Facts, Member};
-use super::finding::{Finding, Severity};
+use super::finding::{Finding, STEP, Severity};
 use crate::cli::size;
 use crate::cli::terminal::{Page, Style};
 use crate::types::is_obeyed;
@@ -107,7 +107,7 @@ fn shown(finding: &Finding, columns: usize) -> String {
     let place = section.place();
     let mut text = wrapped(&format!("{word}{subject}: {cause}"), INDENT, columns);
     let indent = " ".repeat(INDENT);
-    for (number, line) in command.split(" && ").enumerate() {
+    for (number, line) in command.split(STEP).enumerate() {
         let head = if number == 0 { "do    " } else { "      " };
         let line = format!("{indent}{head}{line}");
         // Commands are not wrapped: it must be possible to paste them.

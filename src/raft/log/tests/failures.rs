@@ -2,10 +2,12 @@
 
 use super::*;
 
-/// A disk whose writes and syncs fail on demand.
-struct Failing {
+/// A disk whose writes and syncs fail on demand, and that counts the bytes that are read.
+#[derive(Default)]
+pub(super) struct Failing {
     write: AtomicBool,
     sync: AtomicBool,
+    pub(super) read: AtomicU64,
 }
 
 struct FailingFile(Arc<dyn File>, Arc<Failing>);
@@ -15,7 +17,11 @@ impl File for FailingFile {
         self.0.size()
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.1.read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         self.0.read_at(buffer, offset)
+    }
+    fn data_from(&self, offset: u64) -> io::Result<Option<std::ops::Range<u64>>> {
+        self.0.data_from(offset)
     }
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.1.write.swap(false, Ordering::SeqCst) {
@@ -37,7 +43,7 @@ impl File for FailingFile {
     }
 }
 
-struct FailingDisk(Arc<Failing>);
+pub(super) struct FailingDisk(pub(super) Arc<Failing>);
 
 impl Disk for FailingDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -52,7 +58,7 @@ impl Disk for FailingDisk {
 #[test]
 fn an_unsynced_disk_gets_all_writes_and_no_sync() {
     let fixture = Fixture::new();
-    let switch = Arc::new(Failing { write: AtomicBool::new(false), sync: AtomicBool::new(true) });
+    let switch = Arc::new(Failing { sync: AtomicBool::new(true), ..Failing::default() });
     let disk: Arc<dyn Disk> = Arc::new(Unsynced(FailingDisk(Arc::clone(&switch))));
     let (mut writer, ..) = open(&disk, &fixture.dir, SMALL).unwrap();
     for first in (1..=600).step_by(10) {
@@ -71,8 +77,7 @@ fn an_unsynced_disk_gets_all_writes_and_no_sync() {
 fn nothing_is_written_after_a_failure() {
     for sync in [false, true] {
         let fixture = Fixture::new();
-        let switch =
-            Arc::new(Failing { write: AtomicBool::new(false), sync: AtomicBool::new(false) });
+        let switch = Arc::<Failing>::default();
         let disk: Arc<dyn Disk> = Arc::new(FailingDisk(Arc::clone(&switch)));
         let (mut writer, ..) = open(&disk, &fixture.dir, SMALL).unwrap();
         writer.append(&batch(1..=2, 1)).unwrap();

@@ -1,7 +1,9 @@
 //! The cluster as a whole: quorum, leader, alarms, ids and auth.
 
-use super::super::facts::{Auth, Cluster, Facts};
-use super::super::finding::{Finding, Section, Severity};
+use super::super::facts::{Auth, Cluster, Facts, Member};
+use super::super::finding::{Finding, STEP, Section, Severity};
+use super::members::is_damaged;
+use super::space::sizes;
 use crate::pb::AlarmType;
 
 pub(super) fn quorum(facts: &Facts) -> Vec<Finding> {
@@ -55,45 +57,57 @@ pub(super) fn margin(facts: &Facts) -> Vec<Finding> {
     let cause = format!(
         "{reached} of {voters} voters answer, which is just a quorum: none of them may fail"
     );
-    let command = "bring the missing members back, or replace them: rusd rebuild --member ID";
+    let command = "bring the missing members back, or replace them: rusd rebuild --member ID \
+                   --endpoints URLS";
     vec![Finding::new(Severity::Warning, "cluster", cause, command, Section::MemberUnreachable)]
 }
 
-fn whose(cluster: &Cluster, kind: AlarmType) -> Vec<String> {
-    let ids = cluster.alarms.iter().filter(|(_, of)| *of == kind).map(|(id, _)| *id);
-    ids.map(|id| cluster.by_id(id).map_or(format!("member {id:x}"), |it| it.shown())).collect()
+/// Ids of the members with this alarm.
+fn alarmed(cluster: &Cluster, kind: AlarmType) -> impl Iterator<Item = u64> {
+    cluster.alarms.iter().filter(move |(_, of)| *of == kind).map(|(id, _)| *id)
+}
+
+fn shown(cluster: &Cluster, ids: impl Iterator<Item = u64>) -> String {
+    let name = |id| cluster.by_id(id).map_or(format!("member {id:x}"), |it| it.shown());
+    ids.map(name).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn nospace(facts: &Facts) -> Vec<Finding> {
     let Some(cluster) = &facts.cluster else { return Vec::new() };
-    let whose = whose(cluster, AlarmType::Nospace);
+    let whose = shown(cluster, alarmed(cluster, AlarmType::Nospace));
     if whose.is_empty() {
         return Vec::new();
     }
     let statuses = cluster.reached().filter_map(|member| member.status.as_ref()?.header.as_ref());
     let revision = statuses.map(|header| header.revision).max();
     let revision = revision.map_or("REVISION".to_owned(), |revision| revision.to_string());
-    let command = [
-        facts.command(&format!("compaction {revision}")),
-        facts.command("defrag --cluster"),
-        facts.command("alarm disarm"),
-    ];
+    // Defragmentation cannot give back history that is still being deleted.
+    let compact = facts.command(&format!("compaction --physical {revision}"));
+    let is_free = |member: &Member| sizes(member).is_some_and(|sizes| sizes.is_mostly_free());
+    let needs_compaction = !cluster.reached().all(is_free);
+    let command: Vec<String> = needs_compaction
+        .then_some(compact)
+        .into_iter()
+        .chain([facts.command("defrag --cluster"), facts.command("alarm disarm")])
+        .collect();
     let cause = "alarm NOSPACE: the quota is reached or the disk is full; nothing but deletes is \
                  written";
-    let command = command.join(" && ");
-    vec![Finding::new(Severity::Error, whose.join(", "), cause, command, Section::NoSpace)]
+    let command = command.join(STEP);
+    vec![Finding::new(Severity::Error, whose, cause, command, Section::NoSpace)]
 }
 
+/// Members whose data differ. Of those that have found damage themselves, `damaged` tells.
 pub(super) fn corrupt(facts: &Facts) -> Vec<Finding> {
     let Some(cluster) = &facts.cluster else { return Vec::new() };
-    let whose = whose(cluster, AlarmType::Corrupt);
+    let of_others = |id: &u64| !cluster.by_id(*id).is_some_and(is_damaged);
+    let whose = shown(cluster, alarmed(cluster, AlarmType::Corrupt).filter(of_others));
     if whose.is_empty() {
         return Vec::new();
     }
     let cause = "alarm CORRUPT: its data differs from that of the others";
     let command = "stop it, then on its machine: rusd check data --data-dir DIR, and rusd rebuild \
                    --data-dir DIR --endpoints URLS; then rusd alarm disarm";
-    vec![Finding::new(Severity::Error, whose.join(", "), cause, command, Section::Corrupt)]
+    vec![Finding::new(Severity::Error, whose, cause, command, Section::Corrupt)]
 }
 
 pub(super) fn ids(facts: &Facts) -> Vec<Finding> {
@@ -141,13 +155,16 @@ pub(super) fn auth(facts: &Facts) -> Vec<Finding> {
         Auth::Off { users } if users > 0 => (
             Severity::Warning,
             format!("auth is off, and users are there ({users}): anybody may read and write all"),
-            facts.command("auth enable"),
+            format!(
+                "see that root can log in, by a password or a client certificate; then: {}",
+                facts.command("auth enable")
+            ),
             Section::AuthWithoutRoot,
         ),
         Auth::On { has_root: false, .. } => (
             Severity::Error,
             "auth is on, and there is no user root".to_owned(),
-            facts.command("user add root && rusd user grant-role root root"),
+            facts.command(&format!("user add root{STEP}rusd user grant-role root root")),
             Section::AuthWithoutRoot,
         ),
         Auth::On { root_has_role: false, .. } => (

@@ -1,6 +1,6 @@
 //! A data directory.
 
-use super::super::facts::{Directory, Facts, State};
+use super::super::facts::{Directory, Facts, RebuildStep, State};
 use super::super::finding::{Finding, Section, Severity};
 use super::space::full;
 use crate::cli::shell::quoted;
@@ -15,6 +15,8 @@ pub(super) fn state(facts: &Facts) -> Vec<Finding> {
     let path = shown(directory);
     let (severity, cause, command, section) = match &directory.state {
         State::AtRest => return Vec::new(),
+        // Its files were put aside: `rebuild` says what comes next.
+        State::Empty if directory.rebuild.is_some() => return Vec::new(),
         State::Missing => (
             Severity::Error,
             "there is no such directory".to_owned(),
@@ -124,10 +126,24 @@ pub(super) fn disk(facts: &Facts) -> Vec<Finding> {
 pub(super) fn rebuild(facts: &Facts) -> Vec<Finding> {
     let Some(directory) = &facts.directory else { return Vec::new() };
     let mut findings = Vec::new();
-    if directory.is_being_rebuilt {
-        let cause = "a rebuild was begun here and has not ended";
-        let command =
-            format!("rusd rebuild --data-dir {} --endpoints URLS", quoted(&shown(directory)));
+    if let Some(step) = &directory.rebuild {
+        let path = quoted(&shown(directory));
+        let again = format!("rusd rebuild --data-dir {path} --endpoints URLS");
+        let (cause, command) = match step {
+            RebuildStep::Replace => ("a rebuild was begun here and has not ended", again),
+            RebuildStep::Start(name) => (
+                "a rebuild was begun here, and waits for the start of the new member",
+                format!(
+                    "start the server as before: rusd serve --name {} --data-dir {path} ...; then, \
+                     for its vote: {again}",
+                    quoted(name)
+                ),
+            ),
+            RebuildStep::Promote => (
+                "a rebuild was begun here; the new member has started and may have no vote yet",
+                format!("while it runs: {again}"),
+            ),
+        };
         let section = Section::DamagedDirectory;
         findings.push(Finding::new(Severity::Warning, shown(directory), cause, command, section));
     }

@@ -127,18 +127,18 @@ pub(super) fn lag(facts: &Facts) -> Vec<Finding> {
     found.collect()
 }
 
-/// Damage that a member has found in its own store while it runs. The alarm CORRUPT is another
-/// check's.
+pub(super) fn is_damaged(member: &Member) -> bool {
+    member.metric("rusd_store_damaged").is_some_and(|damaged| damaged > 0.0)
+}
+
+/// Damage that a member has found in its own store while it runs.
 pub(super) fn damaged(facts: &Facts) -> Vec<Finding> {
-    let is_damaged =
-        |member: &&Member| member.metric("rusd_store_damaged").is_some_and(|damaged| damaged > 0.0);
-    let found = facts.reached().filter(is_damaged).map(|member| {
+    let found = facts.reached().filter(|member| is_damaged(member)).map(|member| {
         let cause = "it has found damage in its store, and serves nobody";
         let others = if facts.flags.contains("--endpoints") { "" } else { " --endpoints URLS" };
         let rebuild = facts.command(&format!("rebuild --data-dir DIR{others}"));
         let command = format!("stop it, then on its machine: {rebuild}");
-        let section = Section::DamagedDirectory;
-        Finding::new(Severity::Error, member.shown(), cause, command, section)
+        Finding::new(Severity::Error, member.shown(), cause, command, Section::Corrupt)
     });
     found.collect()
 }

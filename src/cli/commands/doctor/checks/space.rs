@@ -10,17 +10,24 @@ use crate::limits::{
 };
 use crate::pb::AlarmType;
 
-struct Sizes {
-    total: u64,
-    in_use: u64,
-    quota: u64,
+pub(super) struct Sizes {
+    pub total: u64,
+    pub in_use: u64,
+    pub quota: u64,
+}
+
+impl Sizes {
+    /// Whether at least half of the file is free.
+    pub(super) fn is_mostly_free(&self) -> bool {
+        self.in_use <= self.total / 2
+    }
 }
 
 fn bytes(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-fn sizes(member: &Member) -> Option<Sizes> {
+pub(super) fn sizes(member: &Member) -> Option<Sizes> {
     #[expect(clippy::cast_possible_truncation, reason = "sizes are whole numbers")]
     let of = |name: &str| Some(bytes(member.metric(name)? as i64));
     if let Some(status) = &member.status {
@@ -49,7 +56,7 @@ fn has_alarm(facts: &Facts, member: &Member) -> bool {
 
 fn advice(facts: &Facts, member: &Member, sizes: &Sizes) -> String {
     let endpoint = format!("--endpoints {}", quoted(&member.url));
-    if sizes.in_use < sizes.total / 2 {
+    if sizes.is_mostly_free() {
         return facts.command(&format!("defrag {endpoint}"));
     }
     format!(
@@ -112,15 +119,15 @@ pub(super) fn pace(facts: &Facts) -> Vec<Finding> {
 
 pub(super) fn fragmentation(facts: &Facts) -> Vec<Finding> {
     let found = facts.reached().filter_map(|member| {
-        let Sizes { total, in_use, .. } = sizes(member)?;
-        let free = total.saturating_sub(in_use);
-        if free < DOCTOR_FREE_BYTES_MIN || free < total / 2 {
+        let sizes = sizes(member)?;
+        let free = sizes.total.saturating_sub(sizes.in_use);
+        if free < DOCTOR_FREE_BYTES_MIN || !sizes.is_mostly_free() {
             return None;
         }
         let cause = format!(
             "{} of the {} of its store's file are free: they count for the quota",
             size::shown(free),
-            size::shown(total)
+            size::shown(sizes.total)
         );
         let command = facts.command(&format!("defrag --endpoints {}", quoted(&member.url)));
         let section = Section::FragmentedStore;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::super::facts::{
-    Auth, Cluster, Directory, Expiring, Facts, Member, State, Unreached, Why,
+    Auth, Cluster, Directory, Expiring, Facts, Member, RebuildStep, State, Unreached, Why,
 };
 use super::super::finding::Severity;
 use super::super::scrape::Metrics;
@@ -128,6 +128,13 @@ fn lose(member: &mut Member, why: Why) {
     member.unreached = Some(Unreached { why, text: "the reason".to_owned() });
 }
 
+/// Adds an endpoint that no member has.
+fn mistype(facts: &mut Facts, url: &str, why: Why) {
+    let mut endpoint = Member { url: url.to_owned(), ..Member::default() };
+    lose(&mut endpoint, why);
+    cluster(facts).members.push(endpoint);
+}
+
 fn directory(facts: &mut Facts) -> &mut Directory {
     facts.directory.as_mut().unwrap()
 }
@@ -149,6 +156,32 @@ const OF_CLUSTERS: &[Planted] = &[
     }),
     ("unreachable", Severity::Error, "Unknown host", "name is not known", |facts| {
         lose(third(facts), Why::UnknownHost);
+    }),
+    ("unreachable", Severity::Warning, "Connection refused", "no member has this URL", |facts| {
+        mistype(facts, "127.0.0.1:9", Why::Refused);
+    }),
+    ("unreachable", Severity::Warning, "Unknown host", "of the scheme htp", |facts| {
+        mistype(facts, "htp://127.0.0.1:2379", Why::UnknownHost);
+    }),
+    ("unreachable", Severity::Warning, "Unknown host", "it has no port", |facts| {
+        mistype(facts, "127.0.0.1", Why::UnknownHost);
+    }),
+    ("unreachable", Severity::Warning, "Unknown host", "it has no port", |facts| {
+        mistype(facts, "http://[::1]/", Why::UnknownHost);
+    }),
+    ("unreachable", Severity::Warning, "Unknown host", "its port, 237g, is no number", |facts| {
+        mistype(facts, "127.0.0.1:237g", Why::UnknownHost);
+    }),
+    ("unreachable", Severity::Warning, "Unknown host", "the name is not known", |facts| {
+        mistype(facts, "unix:///tmp/socket", Why::UnknownHost);
+    }),
+    // It may be that of the member.
+    ("unreachable", Severity::Error, "Connection refused", "nothing listens", |facts| {
+        third(facts).client_urls.clear();
+        mistype(facts, "127.0.0.1:9", Why::Refused);
+    }),
+    ("unreachable", Severity::Error, "Unknown authority", "unknown authority", |facts| {
+        mistype(facts, "https://balancer:2379", Why::UnknownAuthority);
     }),
     ("unreachable", Severity::Error, "Member unreachable", "came within a second", |facts| {
         lose(third(facts), Why::TimedOut);
@@ -244,7 +277,7 @@ const OF_CLUSTERS: &[Planted] = &[
     ("lag", Severity::Warning, "Member lags", "60000 entries behind", |facts| {
         status(third(facts)).raft_applied_index = 40_000;
     }),
-    ("damaged-member", Severity::Error, "Damaged directory", "found damage", |facts| {
+    ("damaged-member", Severity::Error, "CORRUPT alarm", "found damage", |facts| {
         third(facts).metrics = metrics(&[("rusd_store_damaged", 1.0)]);
     }),
     ("sync-latency", Severity::Warning, "Slow disk", "up to 256 ms", |facts| {
@@ -375,7 +408,14 @@ const OF_DIRECTORIES: &[Planted] = &[
         directory(facts).disk = Some((1 << 20, 100 << 30));
     }),
     ("directory-rebuild", Severity::Warning, "Damaged directory", "has not ended", |facts| {
-        directory(facts).is_being_rebuilt = true;
+        directory(facts).rebuild = Some(RebuildStep::Replace);
+    }),
+    ("directory-rebuild", Severity::Warning, "Damaged directory", "waits for the start", |facts| {
+        directory(facts).rebuild = Some(RebuildStep::Start("m1".into()));
+        directory(facts).state = State::Empty;
+    }),
+    ("directory-rebuild", Severity::Warning, "Damaged directory", "no vote yet", |facts| {
+        directory(facts).rebuild = Some(RebuildStep::Promote);
     }),
     ("directory-rebuild", Severity::Note, "Damaged directory", "takes space", |facts| {
         directory(facts).put_aside = vec!["/data/member.damaged-7".into()];
