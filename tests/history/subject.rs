@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// After this long without an answer, progress is asked for again: a watcher that still reads its
 /// past keeps a server from answering.
 const PROGRESS_RETRY: Duration = Duration::from_millis(20);
+/// HTTP/2's largest window. Watch streams that are not read for a while share their connection with
+/// the requests, whose answers would wait behind them.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
 /// What an operation gave, without what differs between equal servers.
 pub(crate) struct Outcome {
@@ -137,6 +140,7 @@ pub(crate) struct Subject {
 impl Subject {
     pub(crate) async fn connect(endpoint: &str) -> Self {
         let endpoint = Channel::from_shared(format!("http://{endpoint}")).unwrap();
+        let endpoint = endpoint.initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let channel = endpoint.connect().await.unwrap();
         Self {
             kv: KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX),
