@@ -5,6 +5,8 @@
 //! is not asked: leases live long, a compaction waits until all watchers have read what it sweeps,
 //! and hashes are not asked for while a sweep may be under way.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use rusd::clock::split_mix;
 use rusd::pb::compare::TargetUnion;
@@ -89,6 +91,11 @@ pub(crate) struct Generator {
     since_compaction: u64,
     revision: i64,
     compacted: i64,
+    /// Whether the transaction that was planned last puts a key after it deleted it.
+    puts_deleted: bool,
+    /// Revisions of such transactions. A compaction there deletes the row that was put, in etcd alone,
+    /// which then ends when somebody asks for the key.
+    not_compacted: BTreeSet<i64>,
     /// A compaction was answered before its sweep ended.
     is_sweeping: bool,
     streams: Vec<OpenStream>,
@@ -105,6 +112,8 @@ impl Generator {
             since_compaction: 0,
             revision: 1,
             compacted: -1,
+            puts_deleted: false,
+            not_compacted: BTreeSet::new(),
             is_sweeping: false,
             streams: Vec::new(),
             next_stream: 0,
@@ -115,7 +124,8 @@ impl Generator {
     /// Goes on with another history on the same servers.
     pub(crate) fn restart(&mut self, seed: u64, ops: u64) {
         let (revision, compacted, is_sweeping) = (self.revision, self.compacted, self.is_sweeping);
-        *self = Self { revision, compacted, is_sweeping, ..Self::new(seed, ops) };
+        let not_compacted = std::mem::take(&mut self.not_compacted);
+        *self = Self { revision, compacted, is_sweeping, not_compacted, ..Self::new(seed, ops) };
     }
 
     /// Notes what an answer other than an error says.
@@ -124,6 +134,9 @@ impl Generator {
         if let Op::Compact(compaction) = op {
             self.compacted = compaction.revision;
             self.is_sweeping = !compaction.physical;
+        }
+        if matches!(op, Op::Txn(_)) && self.puts_deleted {
+            self.not_compacted.insert(revision);
         }
         self.revision = self.revision.max(revision);
     }
@@ -143,7 +156,8 @@ impl Generator {
             570..640 => Op::DeleteRange(self.delete_range()),
             640..900 => {
                 let mut txn = self.txn(0);
-                spare_reference(&mut txn, None);
+                self.puts_deleted = false;
+                spare_reference(&mut txn, None, &mut self.puts_deleted);
                 Op::Txn(txn)
             }
             900..925 => Op::LeaseGrant(self.grant()),
@@ -195,13 +209,16 @@ impl Generator {
 
     fn plan_compaction(&mut self) {
         let recent = self.revision - self.chance.signed_below(self.revision.min(150));
-        let revision = match self.chance.below(12) {
+        let mut revision = match self.chance.below(12) {
             0 => self.revision,
             1 => self.revision + 1 + self.chance.signed_below(5),
             2 => self.compacted,
             3 => self.chance.signed_below(self.compacted + 1),
             _ => recent.max(self.compacted + 1),
         };
+        while self.not_compacted.contains(&revision) {
+            revision += 1;
+        }
         // A sweep that is still under way when the next one is asked for leaves no hash behind,
         // and whether it is depends on the time; a physical compaction waits for it.
         let physical = true;
@@ -512,7 +529,12 @@ impl Iterator for Generator {
 /// etcd's process ends at a put that keeps the value or lease of a key which the same transaction
 /// deleted, and its check for duplicate keys misses deletions without an end: such puts keep
 /// nothing. Gives the lowest key from which on there are no more keys.
-fn spare_reference(txn: &mut TxnRequest, deleted: Option<Bytes>) -> Option<Bytes> {
+/// `puts_deleted` is set if there is such a put.
+fn spare_reference(
+    txn: &mut TxnRequest,
+    deleted: Option<Bytes>,
+    puts_deleted: &mut bool,
+) -> Option<Bytes> {
     let lower = |a: Option<Bytes>, b: Option<Bytes>| [a, b].into_iter().flatten().min();
     let mut lowest = deleted.clone();
     for branch in [&mut txn.success, &mut txn.failure] {
@@ -526,8 +548,11 @@ fn spare_reference(txn: &mut TxnRequest, deleted: Option<Bytes>) -> Option<Bytes
                     if deleted.as_ref().is_some_and(|from| *from <= put.key) =>
                 {
                     (put.ignore_value, put.ignore_lease) = (false, false);
+                    *puts_deleted = true;
                 }
-                Some(Request::RequestTxn(nested)) => deleted = spare_reference(nested, deleted),
+                Some(Request::RequestTxn(nested)) => {
+                    deleted = spare_reference(nested, deleted, puts_deleted);
+                }
                 _ => {}
             }
         }
