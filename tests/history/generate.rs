@@ -216,6 +216,10 @@ impl Generator {
             3 => self.chance.signed_below(self.compacted + 1),
             _ => recent.max(self.compacted + 1),
         };
+        // etcd answers its hash for any that is asked for without a revision.
+        if revision == 0 && self.compacted < 0 {
+            revision = 1;
+        }
         while self.not_compacted.contains(&revision) {
             revision += 1;
         }
