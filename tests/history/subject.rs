@@ -105,7 +105,7 @@ fn settle_ties(request: &RangeRequest, response: &mut RangeResponse) {
         group.sort_by(|a, b| a.key.cmp(&b.key));
         last = group.len();
     }
-    if response.more && request.sort_order != 0 {
+    if response.more {
         response.kvs.truncate(response.kvs.len() - last);
     }
 }

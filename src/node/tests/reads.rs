@@ -262,7 +262,9 @@ async fn history_that_was_read_for_streams_nobody_looks_at_is_bounded_and_not_lo
     last.catch_up().await.unwrap();
     let bytes = || node.0.long_work.caught_up.bytes();
     let most = limits::CATCH_UPS_UNCLAIMED_BYTES_MAX;
-    assert!((most / 2..=most).contains(&bytes()), "{} bytes", bytes());
+    // Beside the largest, which is a piece of one stream.
+    let largest = 3 * KEYS * 50_000;
+    assert!((most / 2..=most + largest).contains(&bytes()), "{} bytes", bytes());
     for catch_up in left {
         catch_up.await.unwrap();
     }
