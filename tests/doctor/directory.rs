@@ -34,6 +34,14 @@ fn directories_are_told_apart() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.lines().last().unwrap().contains(" healthy: ") || output.status.code() != Some(0));
 
+    // One level too high or too low.
+    for near in [root.path().to_path_buf(), dir.join("member"), dir.join("member/db")] {
+        let found = Found::by(&["--data-dir", text(&near)]);
+        found.are(&["directory: Lost directory"]);
+        let said = found.json["findings"].to_string();
+        assert!(said.contains(&format!("{} is one", text(&dir))), "{said}");
+    }
+
     damage(&dir.join("member/db"));
     let found = of(&[]);
     found.are(&["directory-damage: Damaged directory"]);

@@ -25,6 +25,9 @@ fn what_is_no_etcd_is_told() {
     let refused = "connection refused. Is a server running there? Start one with 'rusd serve'";
     check(&[&at(&dead)], 2, &[&format!("cannot connect to {dead}: {refused}")]);
     check(&[&at("no-such-host.invalid:2379")], 2, &["unknown host. Check the name"]);
+    for endpoint in ["htps://127.0.0.1:2379", "http:/127.0.0.1:2379"] {
+        check(&[&at(endpoint)], 2, &[endpoint, "An endpoint begins with http://, https://"]);
+    }
     check(&[&at("127.0.0.1")], 2, &["127.0.0.1: it is no HOST:PORT", "127.0.0.1:2379"]);
     check(&[&at("unix:///no/such.sock")], 2, &["no socket", "'rusd serve'"]);
     check(&[&at("")], 2, &["--endpoints"]);

@@ -30,6 +30,9 @@ fn hint(endpoint: &str, cause: &Cause) -> String {
             "Is a server running there? Start one with 'rusd serve', or name another with --endpoints"
                 .to_owned()
         }
+        Cause::UnknownHost if is_of_another_scheme(endpoint) => {
+            "An endpoint begins with http://, https://, unix:// or unixs://, or is HOST:PORT".to_owned()
+        }
         Cause::UnknownHost => "Check the name in --endpoints".to_owned(),
         Cause::NameSilent(_) => {
             "Check the name in --endpoints and the name server, or give an address".to_owned()
@@ -50,6 +53,11 @@ fn hint(endpoint: &str, cause: &Cause) -> String {
         Cause::Tls(fault) => of_fault(bare, fault),
         Cause::Other(_) => format!("'rusd cert check {bare}' may say more"),
     }
+}
+
+fn is_of_another_scheme(endpoint: &str) -> bool {
+    let schemes = ["http://", "https://", "unix://", "unixs://"];
+    endpoint.contains(":/") && !schemes.iter().any(|scheme| endpoint.starts_with(scheme))
 }
 
 fn of_fault(bare: &str, fault: &Fault) -> String {

@@ -68,9 +68,24 @@ fn state(data_dir: &Path, wal_dir: Option<&Path>) -> State {
         Err(error) => State::Unusable(error.to_string()),
         Ok(found) if !found.is_dir() => State::Unusable("it is no directory".to_owned()),
         Ok(_) if member.join("snap").exists() => State::Etcds,
-        Ok(_) if !member.is_dir() => State::Empty,
+        Ok(_) if !member.is_dir() => near(data_dir).map_or(State::Empty, State::Near),
         Ok(_) => State::AtRest,
     }
+}
+
+/// The data directory that was meant by one that is none: in which it lies, or the only one in it.
+fn near(path: &Path) -> Option<PathBuf> {
+    let is_one = |dir: &Path| {
+        ["wal", "db", "snap"].iter().any(|name| dir.join("member").join(name).is_dir())
+    };
+    // A relative path does not name what it lies in.
+    let whole = fs::canonicalize(path).ok()?;
+    if let Some(outer) = whole.ancestors().skip(1).find(|dir| is_one(dir)) {
+        return Some(outer.to_path_buf());
+    }
+    let inner = fs::read_dir(path).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut inner = inner.filter(|dir| is_one(dir));
+    inner.next().filter(|_| inner.next().is_none())
 }
 
 fn rebuild_step(data_dir: &Path, wal_dir: Option<&Path>) -> Option<RebuildStep> {

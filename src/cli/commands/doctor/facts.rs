@@ -139,6 +139,8 @@ pub(super) enum State {
     AtRest,
     Missing,
     Empty,
+    /// No data directory, but it lies in this one, or holds it.
+    Near(PathBuf),
     Etcds,
     /// Another process has the lock; the text says which.
     Locked(String),

@@ -33,6 +33,12 @@ pub(super) fn state(facts: &Facts) -> Vec<Finding> {
                 .to_owned(),
             Section::LostDirectory,
         ),
+        State::Near(other) => (
+            Severity::Error,
+            format!("it is no data directory; {} is one", other.display()),
+            format!("rusd doctor --data-dir {}", quoted(&other.display().to_string())),
+            Section::LostDirectory,
+        ),
         State::Etcds => (
             Severity::Note,
             "it is a directory of etcd, which rusd does not check".to_owned(),

@@ -379,6 +379,9 @@ const OF_DIRECTORIES: &[Planted] = &[
     ("directory", Severity::Error, "Lost directory", "ever started", |facts| {
         directory(facts).state = State::Empty;
     }),
+    ("directory", Severity::Error, "Lost directory", "/data is one", |facts| {
+        directory(facts).state = State::Near("/data".into());
+    }),
     ("directory", Severity::Note, "Directory of etcd", "of etcd", |facts| {
         directory(facts).state = State::Etcds;
     }),
