@@ -158,9 +158,11 @@ fn word(severity: Severity) -> &'static str {
 
 fn as_text(report: &Report, data_dir: &Path) -> String {
     let mut text = String::new();
-    for Finding { severity, file, place, what, advice } in &report.findings {
-        text += &format!("{}: {}: {place}: {what}\n", word(*severity), file.display());
-        text += &format!("    {advice}\n");
+    for alike in report.findings.chunk_by(|one, next| one.advice == next.advice) {
+        for Finding { severity, file, place, what, .. } in alike {
+            text += &format!("{}: {}: {place}: {what}\n", word(*severity), file.display());
+        }
+        text += &format!("    {}\n", alike[0].advice);
     }
     if report.unnamed > 0 {
         text += &format!("and {} more damaged places\n", report.unnamed);
@@ -212,6 +214,19 @@ mod tests {
         };
         assert!(text(0).starts_with("/d: what can be read does not say whose it is\nstore:"));
         assert!(text(7).starts_with("/d: member 7 of cluster 9\nstore:"));
+    }
+
+    #[test]
+    fn what_many_findings_advise_is_said_once() {
+        let mut report = Report::default();
+        for (place, advice) in [("page 1", "rebuild"), ("page 2", "rebuild"), ("page 3", "look")] {
+            report.add(Severity::Damage, Path::new("/f"), place, "torn", advice);
+        }
+        let text = as_text(&report, Path::new("/d"));
+        let [first, second, third] =
+            [1, 2, 3].map(|page| format!("DAMAGED: /f: page {page}: torn\n"));
+        let expected = format!("{first}{second}    rebuild\n{third}    look\n");
+        assert_eq!(text.split_once("/d:").unwrap().0, expected);
     }
 
     #[test]

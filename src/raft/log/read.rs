@@ -1,5 +1,6 @@
 //! Reading old entries back, when apply or a follower needs what is no longer in memory.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -82,7 +83,7 @@ impl Reader {
 }
 
 enum Unread {
-    Io(std::io::Error),
+    Io(io::Error),
     Bad(String),
 }
 
@@ -134,10 +135,18 @@ impl Window {
     }
 
     fn load(&mut self, file: &Arc<dyn File>, offset: u64, size: u64) -> Result<(), Unread> {
-        let length = file.size().map_err(Unread::Io)?;
-        let size = size.min(length.saturating_sub(offset));
-        let mut bytes = vec![0; size as usize];
-        file.read_at(&mut bytes, offset).map_err(Unread::Io)?;
+        let mut length = file.size().map_err(Unread::Io)?;
+        let bytes = loop {
+            let mut bytes = vec![0; size.min(length.saturating_sub(offset)) as usize];
+            let Err(error) = file.read_at(&mut bytes, offset) else { break bytes };
+            // The writer, on its own thread, cuts a segment where its records end when the next one
+            // begins.
+            let before = length;
+            length = file.size().map_err(Unread::Io)?;
+            if error.kind() != io::ErrorKind::UnexpectedEof || length >= before {
+                return Err(Unread::Io(error));
+            }
+        };
         self.start = offset;
         self.bytes = Bytes::from(bytes);
         Ok(())

@@ -158,6 +158,97 @@ fn segments_follow_each_other() {
     assert!(read.into_iter().eq((1..=1000).map(|index| entry(index, 2))));
 }
 
+/// A disk that does something once, right after a file has told its size.
+#[derive(Default)]
+struct Between(parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+struct BetweenDisk(Arc<Between>);
+
+struct BetweenFile(Arc<dyn File>, Arc<Between>);
+
+impl Disk for BetweenDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        SystemDisk.create(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(BetweenFile(SystemDisk.open(path)?, Arc::clone(&self.0))))
+    }
+    super::super::system_names!();
+}
+
+impl File for BetweenFile {
+    fn size(&self) -> io::Result<u64> {
+        let size = self.0.size()?;
+        let act = self.1.0.lock().take();
+        act.into_iter().for_each(|act| act());
+        Ok(size)
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
+    fn fdatasync(&self) -> io::Result<()> {
+        self.0.fdatasync()
+    }
+}
+
+#[test]
+fn a_segment_that_is_closed_while_it_is_read_is_read() {
+    let fixture = Fixture::filled(20);
+    let between = Arc::new(Between::default());
+    let disk: Arc<dyn Disk> = Arc::new(BetweenDisk(Arc::clone(&between)));
+    let (mut writer, mut reader, recovered) = open(&disk, &fixture.dir, SMALL).unwrap();
+    let place = recovered.table.place(20).unwrap();
+    *between.0.lock() = Some(Box::new(move || {
+        writer.append(&batch(21..=1000, 2)).unwrap();
+        writer.write().unwrap();
+    }));
+    let read = reader.read([(20, 2, place)].into_iter(), u64::MAX).unwrap();
+    assert_eq!(read, [entry(20, 2)]);
+    assert!(fixture.segments().len() > 1);
+}
+
+/// Another thread reads the newest entries again and again, as for a follower or for apply.
+#[test]
+fn what_is_written_is_read_at_any_time() {
+    const ENTRIES: u64 = 20_000;
+    let fixture = Fixture::new();
+    let (mut writer, mut reader, _) = fixture.open().unwrap();
+    let newest = parking_lot::Mutex::new(None::<EntryPosition>);
+    let is_done = AtomicBool::new(false);
+    let reads = std::thread::scope(|threads| {
+        let reading = threads.spawn(|| {
+            let mut reads = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                let Some(wanted) = *newest.lock() else { continue };
+                let read = reader.read([wanted].into_iter(), u64::MAX);
+                match read.map(|entries| entries == [entry(wanted.0, 2)]) {
+                    Ok(true) => reads += 1,
+                    other => return Err(format!("entry {}: {other:?}", wanted.0)),
+                }
+            }
+            Ok(reads)
+        });
+        for first in (1..=ENTRIES).step_by(10) {
+            let places = writer.append(&batch(first..=first + 9, 2)).unwrap();
+            writer.write().unwrap();
+            *newest.lock() = places.last().copied();
+        }
+        is_done.store(true, Ordering::Relaxed);
+        reading.join().unwrap()
+    });
+    assert!(reads.unwrap() > 0);
+    assert!(fixture.segments().len() > 50);
+}
+
 #[test]
 fn zeros_written_ahead_change_nothing() {
     let temp = tempfile::tempdir().unwrap();
