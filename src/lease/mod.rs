@@ -15,8 +15,7 @@
 //! that was handed out before it can still be on its way. So notes are numbered, and the entry says
 //! up to which number all notes precede it.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -44,6 +43,8 @@ struct Lease {
     keys: BTreeSet<Bytes>,
     /// On the leader: when the lease expires.
     deadline: Option<Duration>,
+    /// When it is looked at whether the deadline has passed. A renewal moves the deadline alone.
+    due_at: Option<Duration>,
     /// On the leader, for long leases: when the time left is to be noted in the log.
     checkpoint_at: Option<Duration>,
     /// On the leader: number of the last note that was handed out by `due_checkpoints` and not
@@ -83,12 +84,10 @@ pub enum Renewal {
 pub struct Lessor {
     leases: BTreeMap<i64, Lease>,
     keys: BTreeMap<Bytes, i64>,
-    /// Deadlines, soonest first; one entry for each lease. An entry is stale if the lease has
-    /// another deadline since.
-    due: BinaryHeap<Reverse<(Duration, i64)>>,
-    /// When to note the time left, soonest first. An entry is stale if the lease has another
-    /// `checkpoint_at` since.
-    checkpoints: BinaryHeap<Reverse<(Duration, i64)>>,
+    /// When to look at leases with deadlines, soonest first: each one's `due_at`.
+    due: BTreeSet<(Duration, i64)>,
+    /// When to note the time left, soonest first: each lease's `checkpoint_at`.
+    checkpoints: BTreeSet<(Duration, i64)>,
     is_leader: bool,
     /// Number of the last note that was handed out.
     notes: u64,
@@ -148,6 +147,8 @@ impl Lessor {
     /// afterwards; the caller deletes them.
     pub fn revoke(&mut self, id: i64) -> Result<Vec<Bytes>, Error> {
         let lease = self.leases.remove(&id).ok_or(Error::NotFound)?;
+        lease.due_at.map(|at| self.due.remove(&(at, id)));
+        lease.checkpoint_at.map(|at| self.checkpoints.remove(&(at, id)));
         for key in &lease.keys {
             self.keys.remove(key);
         }
@@ -223,16 +224,10 @@ impl Lessor {
     pub fn due_checkpoints(&mut self, now: Duration, leases_max: usize) -> Vec<(i64, i64)> {
         let mut due = Vec::new();
         while due.len() < leases_max {
-            match self.checkpoints.peek() {
-                Some(Reverse((at, _))) if *at <= now => {}
-                _ => break,
-            }
-            let Some(Reverse((at, id))) = self.checkpoints.pop() else { break };
+            let Some(id) = pop_due(&mut self.checkpoints, now) else { break };
             let Some(lease) = self.leases.get_mut(&id) else { continue };
-            let Some(deadline) = lease.deadline.filter(|_| lease.checkpoint_at == Some(at)) else {
-                continue;
-            };
             lease.checkpoint_at = None;
+            let Some(deadline) = lease.deadline else { continue };
             if deadline <= now {
                 continue;
             }
@@ -267,9 +262,10 @@ impl Lessor {
         let Some(lease) = self.leases.get_mut(&id) else { return };
         if seconds(lease.left_seconds()) > limits::LEASE_CHECKPOINT_INTERVAL {
             let at = now + limits::LEASE_CHECKPOINT_INTERVAL;
-            if lease.checkpoint_at.replace(at) != Some(at) {
-                self.checkpoints.push(Reverse((at, id)));
+            if let Some(before) = lease.checkpoint_at.replace(at) {
+                self.checkpoints.remove(&(before, id));
             }
+            self.checkpoints.insert((at, id));
         }
     }
 
@@ -294,7 +290,7 @@ impl Lessor {
         self.due.clear();
         self.checkpoints.clear();
         for lease in self.leases.values_mut() {
-            (lease.deadline, lease.checkpoint_at) = (None, None);
+            (lease.deadline, lease.due_at, lease.checkpoint_at) = (None, None, None);
             lease.note = None;
         }
     }
@@ -346,21 +342,17 @@ impl Lessor {
     pub fn expired(&mut self, now: Duration, retry_at: Duration, leases_max: usize) -> Vec<i64> {
         let mut expired = Vec::new();
         while expired.len() < leases_max {
-            match self.due.peek() {
-                Some(Reverse((at, _))) if *at <= now => {}
-                _ => break,
-            }
-            let Some(Reverse((at, id))) = self.due.pop() else { break };
-            let Some(deadline) = self.leases.get(&id).and_then(|lease| lease.deadline) else {
-                continue;
-            };
-            if deadline <= now {
+            let Some(id) = pop_due(&mut self.due, now) else { break };
+            let Some(lease) = self.leases.get_mut(&id) else { continue };
+            lease.due_at = None;
+            let Some(deadline) = lease.deadline else { continue };
+            let is_expired = deadline <= now;
+            // One that was renewed since is looked at again at its new deadline.
+            let at = if is_expired { retry_at } else { deadline };
+            lease.due_at = Some(at);
+            self.due.insert((at, id));
+            if is_expired {
                 expired.push(id);
-                self.due.push(Reverse((retry_at, id)));
-            } else if at < deadline {
-                // The lease was renewed since. The heap has one entry for each lease, so it is
-                // entered again with its new deadline.
-                self.due.push(Reverse((deadline, id)));
             }
         }
         expired
@@ -368,9 +360,10 @@ impl Lessor {
 
     fn set_deadline(&mut self, id: i64, deadline: Duration) {
         if let Some(lease) = self.leases.get_mut(&id) {
-            let is_new = lease.deadline.replace(deadline).is_none();
-            if is_new {
-                self.due.push(Reverse((deadline, id)));
+            lease.deadline = Some(deadline);
+            if lease.due_at.is_none() {
+                lease.due_at = Some(deadline);
+                self.due.insert((deadline, id));
             }
         }
     }
@@ -410,6 +403,13 @@ impl Lessor {
     }
 }
 
+/// Takes out the soonest lease whose time has come.
+fn pop_due(due: &mut BTreeSet<(Duration, i64)>, now: Duration) -> Option<i64> {
+    let (at, id) = due.first().copied().filter(|(at, _)| *at <= now)?;
+    due.remove(&(at, id));
+    Some(id)
+}
+
 fn whole_seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
@@ -440,6 +440,22 @@ mod tests {
         assert_eq!(lessor.grant(1, 9_000_000_000, at(0)), Ok(()));
         assert_eq!(lessor.grant(1, 10, at(0)), Err(Error::Exists));
         assert_eq!(lessor.revoke(2), Err(Error::NotFound));
+    }
+
+    /// A client may grant and revoke one id for as long as it likes.
+    #[test]
+    fn a_revoked_lease_leaves_nothing_behind() {
+        let mut lessor = leader();
+        for _ in 0..1000 {
+            lessor.grant(1, 1000, at(0)).unwrap();
+            lessor.revoke(1).unwrap();
+        }
+        assert_eq!((lessor.due.len(), lessor.checkpoints.len()), (0, 0));
+        lessor.grant(1, 1000, at(0)).unwrap();
+        lessor.grant(2, 1000, at(0)).unwrap();
+        (0..1000).for_each(|second| _ = lessor.checkpoint(1, 0, at(second)));
+        assert_eq!((lessor.due.len(), lessor.checkpoints.len()), (2, 2));
+        assert_eq!(lessor.expired(at(1000), at(2000), 500), [1, 2]);
     }
 
     #[test]

@@ -131,6 +131,10 @@ impl Peers {
             return;
         }
         let mut known = self.known.write();
+        // The log may have named it, or removed it, since the caller looked.
+        if is_unconfirmed && (known.removed.contains(&id) || known.peers.contains_key(&id)) {
+            return;
+        }
         let is_known =
             |peer: &Arc<Peer>| peer.urls == urls && peer.is_unconfirmed == is_unconfirmed;
         if known.peers.get(&id).is_some_and(is_known) {

@@ -10,10 +10,11 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::config::Sockets;
@@ -42,11 +43,40 @@ impl Traffic {
 
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener),
+}
+
+/// The name of a bound Unix socket, which goes with it.
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode; None if they could not be read.
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), identity: identity(path) }
+    }
+}
+
+impl Drop for SocketFile {
+    /// Another server may have taken the path meanwhile.
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// A bound port.
 pub(super) struct Listener {
+    /// Of a Unix socket; removed before the socket is closed.
+    _file: Option<SocketFile>,
     socket: Socket,
     pub address: String,
     pub traffic: Traffic,
@@ -62,14 +92,6 @@ pub(super) struct Unbound {
     pub url: Url,
     pub kind: io::ErrorKind,
     text: String,
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Socket::Unix(_, path) = &self.socket {
-            drop(std::fs::remove_file(path));
-        }
-    }
 }
 
 impl Listener {
@@ -142,6 +164,9 @@ fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, Unbound> {
             kind: error.kind(),
             text: format!("listen unix {path}: bind: {}", go::reason(&error)),
         };
+        if is_served(&path) {
+            return Err(failed(rustix::io::Errno::ADDRINUSE.into()));
+        }
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
@@ -151,9 +176,9 @@ fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, Unbound> {
         rustix::net::listen(&socket, limits::LISTEN_BACKLOG)
             .map_err(io::Error::from)
             .map_err(failed)?;
-        let socket = Socket::Unix(socket, PathBuf::from(&path));
         return Ok(Listener {
-            socket,
+            _file: Some(SocketFile::of(Path::new(&path))),
+            socket: Socket::Unix(socket),
             address: path,
             traffic: Traffic::Both,
             is_plain: false,
@@ -171,7 +196,21 @@ fn bind_one(url: &Url, sockets: Sockets) -> Result<Listener, Unbound> {
     let address = socket.local_addr().map_err(failed)?.to_string();
     let socket = TcpListener::from_std(socket).map_err(failed)?;
     let socket = Socket::Tcp(socket);
-    Ok(Listener { socket, address, traffic: Traffic::Both, is_plain: false, tls: None })
+    let traffic = Traffic::Both;
+    Ok(Listener { _file: None, socket, address, traffic, is_plain: false, tls: None })
+}
+
+/// Whether a process listens on the Unix socket of this path, which is not to be taken from it.
+fn is_served(path: &str) -> bool {
+    let connected = || {
+        let address = SocketAddrUnix::new(path)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &address)
+    };
+    // With many connections that wait, it says that another one has to.
+    matches!(connected(), Ok(()) | Err(rustix::io::Errno::AGAIN))
 }
 
 /// As in Go, every listener takes a port whose old connections are in TIME_WAIT (SO_REUSEADDR), and
@@ -225,7 +264,7 @@ pub(super) async fn turn_away(listeners: &[Listener]) -> Infallible {
         loop {
             let accepted = match &listener.socket {
                 Socket::Tcp(socket) => socket.accept().await.map(drop),
-                Socket::Unix(socket, _) => socket.accept().await.map(drop),
+                Socket::Unix(socket) => socket.accept().await.map(drop),
             };
             if accepted.is_err() {
                 tokio::time::sleep(limits::ACCEPT_PAUSE).await;
@@ -253,7 +292,7 @@ impl Listener {
                 let _ = keep_alive(&stream);
                 Ok(AcceptedSocket::Tcp(stream, from))
             }
-            Socket::Unix(socket, _) => Ok(AcceptedSocket::Unix(socket.accept().await?.0)),
+            Socket::Unix(socket) => Ok(AcceptedSocket::Unix(socket.accept().await?.0)),
         }
     }
 }
@@ -263,4 +302,29 @@ fn keep_alive(socket: impl AsFd) -> rustix::io::Result<()> {
     sockopt::set_socket_keepalive(&socket, true)?;
     sockopt::set_tcp_keepidle(&socket, limits::TCP_KEEPALIVE)?;
     sockopt::set_tcp_keepintvl(&socket, limits::TCP_KEEPALIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_is_its_servers_as_long_as_that_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etcd.sock");
+        let url = Url::parse(&format!("unix://{}", path.display())).unwrap();
+        let bind = || bind_one(&url, Sockets::default());
+        let first = bind().unwrap_or_else(|error| panic!("{error}"));
+        let Err(refused) = bind() else { panic!("taken from a server that runs") };
+        assert_eq!(refused.kind, io::ErrorKind::AddrInUse);
+        assert!(path.exists(), "removed by the one that was refused");
+        // As a server leaves it that was killed.
+        std::fs::rename(&path, dir.path().join("other")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let second = bind().unwrap_or_else(|error| panic!("{error}"));
+        drop(first);
+        assert!(path.exists(), "removed by the one before");
+        drop(second);
+        assert!(!path.exists());
+    }
 }

@@ -290,6 +290,7 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             self.queue.lock().is_deleting = false;
+            self.done.notify_all();
             self.room.set_short(true);
             self.cut_file();
             let now = self.options.clock.now();

@@ -28,7 +28,7 @@ use std::time::Duration;
 use super::committer::{Changed, Shared, call};
 use super::env::copy::Copied;
 use super::env::{DATA_FILE, Env};
-use super::{Bucket, Building, Error, Sizes, Store, checkpoint, dir, reserve};
+use super::{Bucket, Building, Error, Opened, Options, Sizes, Store, checkpoint, dir, reserve};
 use crate::files;
 use crate::limits::{
     DEFRAG_CATCH_UP_PIECES_MAX, DEFRAG_CHANGES_MAX, DEFRAG_FILES, DEFRAG_FREE_BYTES_KEPT,
@@ -87,6 +87,17 @@ impl Store {
     pub fn begin_building(&self) -> Result<Building, Error> {
         let _quiet = self.shared.defrag.quiet();
         Building::begin(&self.directory())
+    }
+
+    /// As [`Building::finish`], for a generation that was begun with [`Self::begin_building`]. Ends a
+    /// running defragmentation, which writes the next contents of CURRENT to the same file.
+    pub fn finish_building(
+        &self,
+        building: Building,
+        options: Options,
+    ) -> Result<(Self, Opened), Error> {
+        let _quiet = self.shared.defrag.quiet();
+        building.finish(options)
     }
 
     fn check_wanted(&self) -> Result<(), Error> {

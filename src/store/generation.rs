@@ -162,11 +162,16 @@ pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
     if let Some(index) = index
         && consistent_index(db, current)? < index
     {
-        for generation in dir::generations(db)? {
-            // A generation that was not completed cannot be read, or has another index.
-            if generation != current && consistent_index(db, generation).is_ok_and(|at| at == index)
-            {
-                chosen = generation;
+        for generation in dir::generations(db)?.into_iter().filter(|it| *it != current) {
+            match consistent_index(db, generation) {
+                Ok(at) if at == index => chosen = generation,
+                // The system could not read it. It may be the only state that fits the log, so it
+                // must not be removed.
+                Err(Error::Io { file, source }) if source.raw_os_error().is_some() => {
+                    return Err(Error::Io { file, source });
+                }
+                // It was not completed.
+                _ => {}
             }
         }
     }
@@ -199,7 +204,11 @@ fn remove_others(db: &Path, current: u64) -> Result<(), Error> {
     for generation in dir::generations(db)? {
         if generation != current {
             let path = dir::generation_dir(db, generation);
-            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+            match std::fs::remove_dir_all(&path) {
+                // A defragmentation that has just ended removes what it copied, too.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::io(&path))?,
+            }
         }
     }
     dir::sync_dir(db)
@@ -289,11 +298,37 @@ mod tests {
         drop(Building::begin(&db).unwrap());
         settle(&db, Some(9)).unwrap();
         assert_eq!(opened(&db), (1, 5));
+        // One that cannot be read now may be the one that is needed.
+        let unread = dir::generation_dir(&db, 7).join(env::DATA_FILE);
+        std::fs::create_dir(unread.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&unread, &unread).unwrap();
+        let settled = settle(&db, Some(9));
+        assert!(matches!(settled, Err(Error::Io { .. })), "{settled:?}");
+        assert!(unread.is_symlink());
+        std::fs::remove_dir_all(unread.parent().unwrap()).unwrap();
         // With a durable record, the installation is completed.
         drop(build(&db));
         settle(&db, Some(9)).unwrap();
         assert!(!has_other(&db).unwrap());
         assert_eq!(opened(&db), (2, 9));
+    }
+
+    #[test]
+    fn two_may_remove_what_is_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let generations: Vec<_> =
+            (0..300).map(|number| dir.path().join(format!("gen-{number}"))).collect();
+        for _ in 0..5 {
+            for generation in &generations {
+                std::fs::create_dir_all(generation).unwrap();
+            }
+            std::thread::scope(|threads| {
+                let remove = || remove_others(dir.path(), 7);
+                let both = [threads.spawn(remove), threads.spawn(remove)];
+                both.into_iter().for_each(|it| it.join().unwrap().unwrap());
+            });
+            assert_eq!(dir::generations(dir.path()).unwrap(), [7]);
+        }
     }
 
     #[test]

@@ -178,10 +178,11 @@ impl IncomingSnapshot for Receiving {
 impl Receiving {
     fn prepare(&self) -> Result<(), InstallError> {
         let stopping = || io::Error::other("the member is stopping");
-        let building = self.store.upgrade().ok_or_else(stopping)?.begin_building()?;
+        let replaced = || self.store.upgrade().ok_or_else(stopping);
+        let building = replaced()?.begin_building()?;
         let (building, index) = fill_and_index(&self.file, building)?;
         let began = clock::instant();
-        let (store, opened) = building.finish(self.options.clone())?;
+        let (store, opened) = replaced()?.finish_building(building, self.options.clone())?;
         metrics::snap_db_fsync_seconds().observe(began.elapsed().as_secs_f64());
         let meta: BTreeMap<_, _> = store.bucket_iter(Bucket::Meta)?.into_iter().collect();
         let place = place_of(|key| meta.get(key).cloned())?;

@@ -113,10 +113,7 @@ impl Command<'_> {
         let (cluster_id, members) = self.members().await?;
         let mut plan = self.plan(cluster_id, &members)?;
         if let Some(old) = members.iter().find(|member| member.id == plan.old_id) {
-            self.refuse_running(&plan, old).await?;
-            let store_bytes = self.check_quorum(&plan, &members).await?;
-            self.explain(&plan, &members, store_bytes);
-            self.confirm(&plan)?;
+            self.may_remove(&plan, old, &members).await?;
             plan.write(&self.data_dir).map_err(Failure::error)?;
             self.remove(&plan).await?;
         }
@@ -125,6 +122,20 @@ impl Command<'_> {
         drop(lock);
         self.advise(&plan, new_id);
         self.end(new_id).await
+    }
+
+    /// Looks whether the member may be removed, and asks. A person may take long to answer, and the
+    /// member may be back by then.
+    async fn may_remove(&self, plan: &Rebuild, old: &Member, members: &[Member]) -> Outcome {
+        self.refuse_running(plan, old).await?;
+        let store_bytes = self.check_quorum(plan, members).await?;
+        self.explain(plan, members, store_bytes);
+        self.confirm(plan)?;
+        if confirm::asks(self.context) {
+            self.refuse_running(plan, old).await?;
+            self.check_quorum(plan, members).await?;
+        }
+        Ok(())
     }
 
     /// Says in plain words what is about to happen, and for how long.

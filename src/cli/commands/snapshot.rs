@@ -3,11 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::replaceable;
@@ -25,6 +27,8 @@ use crate::pb::SnapshotRequest;
 /// A snapshot is a bbolt file, whose length is a multiple of 512 bytes, followed by a SHA-256.
 const PAGE: u64 = 512;
 const HASH: usize = 32;
+/// Attempts to open the file that is written, which others may rename meanwhile.
+const CREATE_ATTEMPTS_MAX: usize = 8;
 
 pub(super) async fn save(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
@@ -54,9 +58,9 @@ pub(super) async fn save(mut context: Context) -> Outcome {
     let mut part = path.clone().into_os_string();
     part.push(".part");
     let part = PathBuf::from(part);
-    let outcome = fetch(&context, &client, &endpoint, &path, &part, deadline).await;
+    let saving = Saving::new(create(&part).map_err(interrupted)?);
+    let outcome = fetch(&context, &client, &endpoint, saving, [&path, &part], deadline).await;
     if outcome.is_err() {
-        // The error is ignored: the file does not exist if its creation failed.
         let _ = fs::remove_file(&part);
     }
     let saved = outcome?;
@@ -92,12 +96,11 @@ async fn fetch(
     context: &Context,
     client: &Client,
     endpoint: &str,
-    path: &Path,
-    part: &Path,
+    mut saving: Saving,
+    [path, part]: [&Path; 2],
     deadline: Deadline,
 ) -> Result<Saved, Failure> {
     let start = context.clock.now();
-    let mut saving = Saving::new(create(part).map_err(interrupted)?);
     let shown = json::string(bytes(part));
     log(
         context,
@@ -158,13 +161,27 @@ struct Saved {
     took: Duration,
 }
 
-/// Creates an empty file that only its owner may read.
+/// Creates an empty file that only its owner may read, and locks it: two commands that write one
+/// file would make a mixture of two snapshots.
 fn create(part: &Path) -> Result<File, Vec<u8>> {
+    let failed = |error| cannot(&[b"open ", bytes(part)], &[b"open ", bytes(part)], &error);
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
-        .open(part)
-        .map_err(|error| cannot(&[b"open ", bytes(part)], &[b"open ", bytes(part)], &error))
+    options.write(true).create(true).truncate(false).mode(0o600);
+    for _ in 0..CREATE_ATTEMPTS_MAX {
+        let file = options.open(part).map_err(failed)?;
+        // A file system without locks has to do without.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            break;
+        }
+        // The one that had the lock may have given the file its name, or removed it.
+        let [opened, named] = [file.metadata(), fs::metadata(part)]
+            .map(|found| found.map(|found| (found.dev(), found.ino())).ok());
+        if opened == named {
+            file.set_len(0).map_err(failed)?;
+            return Ok(file);
+        }
+    }
+    Err(failed(io::Error::other("another snapshot save writes it")))
 }
 
 /// An error in etcdctl's words, which name the failed call as Go does.
@@ -256,6 +273,23 @@ mod tests {
         let mut saving = Saving::new(tempfile::tempfile().unwrap());
         file.chunks(piece_bytes).for_each(|piece| saving.write(piece).unwrap());
         saving.verify()
+    }
+
+    #[test]
+    fn a_file_that_another_command_writes_is_left_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, part) = (dir.path().join("x"), dir.path().join("x.part"));
+        let mut first = create(&part).unwrap();
+        first.write_all(b"a snapshot").unwrap();
+        let refused = String::from_utf8(create(&part).unwrap_err()).unwrap();
+        assert!(refused.ends_with("x.part: another snapshot save writes it)"), "{refused}");
+        fs::rename(&part, &path).unwrap();
+        let second = create(&part).unwrap();
+        assert_eq!((second.metadata().unwrap().len(), fs::read(&path).unwrap().len()), (0, 10));
+        // What a command left that was killed is written over.
+        drop(second);
+        fs::write(&part, "remains").unwrap();
+        assert_eq!(create(&part).unwrap().metadata().unwrap().len(), 0);
     }
 
     #[test]

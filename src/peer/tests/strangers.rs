@@ -52,6 +52,21 @@ fn strangers_get_no_stream() {
     assert_eq!(ask("/raft/stream/message/3", &as_is), 410);
 }
 
+/// The log's word may come between the look for a caller and its acceptance.
+#[test]
+fn who_is_accepted_as_a_caller_takes_no_place_of_a_member() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let peers = peers_of(member_config(1), &runtime);
+    let urls = |port: u16| vec![format!("http://127.0.0.1:{port}")];
+    peers.update(2, urls(1));
+    peers.insert(2, urls(2), true);
+    let peer = peers.peer(2).unwrap();
+    assert!(!peer.is_unconfirmed && peer.urls == urls(1));
+    peers.remove(2);
+    peers.insert(2, urls(2), true);
+    assert!(peers.peer(2).is_none());
+}
+
 #[test]
 fn strangers_that_call_are_dialled_seldom() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -24,6 +24,8 @@ const OPTIONS: Options = Options { segment_bytes: SEGMENT, fill_ahead: false };
 struct SmallDisk {
     dir: PathBuf,
     total: AtomicU64,
+    /// Asked at each sync whether an entry has room.
+    room: parking_lot::Mutex<Option<(Room, Vec<bool>)>>,
 }
 
 struct SmallFile {
@@ -67,6 +69,9 @@ impl File for SmallFile {
         Err(io::Error::from_raw_os_error(28))
     }
     fn fdatasync(&self) -> io::Result<()> {
+        if let Some((room, fits)) = &mut *self.disk.room.lock() {
+            fits.push(room.fits(1000));
+        }
         Ok(())
     }
 }
@@ -110,7 +115,7 @@ impl Fixture {
         let dir = temp.path().join("wal");
         let total = AtomicU64::new(total);
         create(&SystemDisk, &dir, METADATA, &Batch::default(), options).unwrap();
-        let small = Arc::new(SmallDisk { dir: dir.clone(), total });
+        let small = Arc::new(SmallDisk { dir: dir.clone(), total, room: Default::default() });
         let disk: Arc<dyn Disk> = Arc::new(Handle(Arc::clone(&small)));
         let fixture = Self { _temp: temp, dir, small, disk };
         let (writer, ..) = open(&fixture.disk, &fixture.dir, options).unwrap();
@@ -169,6 +174,17 @@ fn a_batch_goes_over_as_many_segments_as_it_takes() {
     assert_eq!(recovered.table.last_index(), 250);
     assert_eq!(recovered.hard_state.commit, 10);
     assert_eq!(reader.read(places.into_iter(), u64::MAX).unwrap(), large.entries);
+}
+
+#[test]
+fn a_segment_is_room_also_while_it_becomes_the_current_one() {
+    let (fixture, mut writer) = Fixture::new(2 * SEGMENT);
+    write(&mut writer, &batch(1..=50, 1000));
+    *fixture.small.room.lock() = Some((writer.room(), Vec::new()));
+    write(&mut writer, &batch(51..=70, 1000));
+    assert_eq!(fixture.segments().len(), 2);
+    let (_, fits) = fixture.small.room.lock().take().unwrap();
+    assert!(fits.len() > 2 && fits.iter().all(|fits| *fits), "{fits:?}");
 }
 
 #[test]

@@ -409,6 +409,8 @@ impl Writer {
         self.offset = self.encoder.buffer.len() as u64;
         self.capacity = capacity;
         self.encoder.buffer.clear();
+        self.note_room();
+        self.room.set_prepared_bytes(0);
         self.announce_segment(filled);
         self.segments.0.lock().insert(sequence, Segment { sequence, index, path });
         Ok(())

@@ -152,7 +152,9 @@ impl ZeroFiller {
             }
         };
         state.path = PathBuf::new();
-        self.shared.room.set_prepared_bytes(0);
+        // It counts as the next one until it counts as the current one: who looks in between would
+        // find no room at all.
+        self.shared.room.set_prepared_bytes(next.capacity);
         Ok(next)
     }
 

@@ -46,6 +46,50 @@ fn a_compaction_that_finds_the_disk_full_does_less_at_a_time_and_holds_up_nothin
     assert_eq!(left, (1..=301).filter(|main| main % 3 == 0 || *main > 300).collect::<Vec<_>>());
 }
 
+/// A disk without room for a compaction, which says so only when it is told to.
+struct Slow {
+    asked: std::sync::mpsc::SyncSender<()>,
+    says: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Faults for Slow {
+    fn compaction(&self, _: usize) -> std::io::Result<()> {
+        let _ = self.asked.try_send(());
+        let _ = self.says.lock().recv();
+        Err(rustix::io::Errno::NOSPC.into())
+    }
+}
+
+/// With few rows to delete, nothing else is tried, and nothing but this commit ends the wait.
+#[test]
+fn a_snapshot_begins_once_a_compaction_has_found_the_disk_full() {
+    let fixture = Fixture::new();
+    let (asked, is_asked) = std::sync::mpsc::sync_channel(1);
+    let (say, says) = std::sync::mpsc::sync_channel(0);
+    let faults = Some(Arc::new(Slow { asked, says: Mutex::new(says) }) as Arc<dyn Faults>);
+    let (store, _) = fixture.open(Options { faults, ..options() });
+    for main in 1..=30 {
+        apply(&store, main, 100);
+    }
+    store.flush().unwrap();
+    let _done = store.delete_rows((1..=20).map(rev).collect(), Vec::new(), 20);
+    is_asked.recv().unwrap();
+    let (frozen, is_frozen) = std::sync::mpsc::sync_channel(1);
+    std::thread::scope(|threads| {
+        threads.spawn(|| frozen.send(store.freeze().is_ok()));
+        let holds = || Arc::strong_count(&store.shared.queue.lock().holds);
+        while holds() == 1 {
+            std::thread::yield_now();
+        }
+        say.send(()).unwrap();
+        let outcome = is_frozen.recv_timeout(Duration::from_secs(20));
+        // Ends the wait of a store that has lost the wake-up.
+        drop(say);
+        store.shared.done.notify_all();
+        assert_eq!(outcome, Ok(true));
+    });
+}
+
 #[test]
 fn a_reserve_that_was_given_up_is_taken_again_though_nothing_is_written() {
     let fixture = Fixture::new();

@@ -27,10 +27,7 @@ impl Command<'_> {
             self.say(format!("Member {:x} ({}) is there in its place", old.id, old.name));
             return self.end(old.id).await;
         }
-        self.refuse_running(&plan, old).await?;
-        let store_bytes = self.check_quorum(&plan, &members).await?;
-        self.explain(&plan, &members, store_bytes);
-        self.confirm(&plan)?;
+        self.may_remove(&plan, old, &members).await?;
         self.remove(&plan).await?;
         self.finish(&mut plan, old).await
     }
