@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -19,9 +19,10 @@ use super::headers::{
     SERVER_VERSION, headers, is_of_cluster, is_rusd,
 };
 use super::one::Queued;
+use super::owner::PeerOwner;
 use super::peers::Peers;
 use crate::limits;
-use crate::raft::Message;
+use crate::raft::{Message, MessageType};
 
 /// The body of an answer: a text, or an endless stream of messages.
 pub enum PeerBody {
@@ -129,13 +130,8 @@ impl Peers {
         if to != Some(format!("{:x}", self.config.id).as_str()) {
             return refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch");
         }
-        let messages = peer.attach(channel);
-        // By the least timeout, whatever this member's own is: the peer's may be another one while
-        // the flag is changed on one member after the other.
-        let mut alive = tokio::time::interval(limits::PEER_READ_TIMEOUT / 3);
-        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let encoder = Encoder::new(channel);
-        let stream = MessageStream { messages, alive, encoder };
+        let queued = peer.attach(channel);
+        let stream = MessageStream::new(queued, channel, self.me.clone());
         Response::new(PeerBody::Stream(Box::new(stream)))
     }
 
@@ -245,9 +241,35 @@ pub struct MessageStream {
     messages: Queued,
     alive: Interval,
     encoder: Encoder,
+    owner: Weak<dyn PeerOwner>,
+}
+
+impl Drop for MessageStream {
+    /// What is still queued when the connection ends has surely not been sent. Raft needs to hear
+    /// once that the peer is out of reach, and who proposed of each proposal.
+    fn drop(&mut self) {
+        self.messages.close();
+        let Some(owner) = self.owner.upgrade() else { return };
+        let mut last = None;
+        while let Some(message) = self.messages.try_next() {
+            match message.msg_type == MessageType::MsgPropose as i32 {
+                true => owner.unsent(message, false),
+                false => last = Some(message),
+            }
+        }
+        last.into_iter().for_each(|message| owner.unsent(message, false));
+    }
 }
 
 impl MessageStream {
+    pub(super) fn new(messages: Queued, channel: Channel, owner: Weak<dyn PeerOwner>) -> Self {
+        // By the least timeout, whatever this member's own is: the peer's may be another one while
+        // the flag is changed on one member after the other.
+        let mut alive = tokio::time::interval(limits::PEER_READ_TIMEOUT / 3);
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { messages, alive, encoder: Encoder::new(channel), owner }
+    }
+
     /// The next queued messages, about `PEER_CHUNK_BYTES` of them, or a sign of life. Ends once the
     /// peer has opened another stream in place of this one.
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {

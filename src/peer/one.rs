@@ -107,6 +107,11 @@ impl Queued {
         Some(message)
     }
 
+    /// Takes no more messages: who pushes one gets it back.
+    pub(super) fn close(&mut self) {
+        self.messages.close();
+    }
+
     fn count_out(&self, message: &Message) {
         self.bytes.fetch_sub(message.encoded_len(), Ordering::Relaxed);
     }

@@ -58,6 +58,18 @@ struct Owner {
     removed: AtomicUsize,
 }
 
+impl Owner {
+    fn of(peer: Other) -> Arc<Self> {
+        Arc::new(Self {
+            config: member_config(1),
+            peer,
+            arrived: Arc::default(),
+            unsent: Mutex::default(),
+            removed: AtomicUsize::new(0),
+        })
+    }
+}
+
 impl Dial for Owner {
     fn dial<'a>(&'a self, _: &'a http::Uri) -> Dialing<'a> {
         let peer = self.peer;
@@ -126,14 +138,7 @@ impl PeerOwner for Shared {
 /// those that arrived, those that are reported unsent (and whether they may have come), and how
 /// often the peer has said that this member was removed.
 async fn post_to(peer: Other) -> (Vec<u64>, Vec<(u64, bool)>, usize) {
-    let config = member_config(1);
-    let shared = Arc::new(Owner {
-        config,
-        peer,
-        arrived: Arc::default(),
-        unsent: Mutex::default(),
-        removed: AtomicUsize::new(0),
-    });
+    let shared = Owner::of(peer);
     let owner: Arc<dyn PeerOwner> = Arc::new(Shared(Arc::clone(&shared)));
     let held: Weak<dyn PeerOwner> = Arc::downgrade(&owner);
     let (outgoing, queued) = one::queue(4);
@@ -180,4 +185,27 @@ async fn what_cannot_be_posted_is_reported_and_what_may_have_come_is_told_apart(
     assert_eq!(silent, (vec![0, 3], vec![(0, true), (1, false), (2, false), (3, true)], 0));
     assert_eq!(away, (vec![], all.clone(), 0));
     assert_eq!(stranger, (vec![], all, 0));
+}
+
+#[tokio::test]
+async fn what_a_stream_has_queued_when_its_connection_ends_is_reported() {
+    let shared = Owner::of(Other::Away);
+    let owner: Arc<dyn PeerOwner> = Arc::new(Shared(Arc::clone(&shared)));
+    let (outgoing, queued) = one::queue(8);
+    let held: Weak<dyn PeerOwner> = Arc::downgrade(&owner);
+    let stream = answer::MessageStream::new(queued, frame::Channel::BOTH[0], held);
+    let of_type = |msg_type: MessageType, index| Message {
+        to: 2,
+        from: 1,
+        index,
+        msg_type: msg_type as i32,
+        ..Message::default()
+    };
+    let (propose, append) = (MessageType::MsgPropose, MessageType::MsgAppend);
+    for (msg_type, index) in [(append, 1), (propose, 2), (append, 3), (propose, 4)] {
+        assert!(outgoing.push(of_type(msg_type, index)).is_ok());
+    }
+    drop(stream);
+    assert_eq!(*shared.unsent.lock(), [(2, false), (4, false), (3, false)]);
+    assert!(outgoing.push(of_type(propose, 5)).is_err(), "nobody takes it any more");
 }
