@@ -245,9 +245,11 @@ pub struct MessageStream {
 }
 
 impl Drop for MessageStream {
-    /// What is still queued when the connection ends has surely not been sent. Raft needs to hear
-    /// once that the peer is out of reach, and who proposed of each proposal.
+    /// What is still queued when the connection ends has surely not been sent. Who proposed needs to
+    /// hear of each proposal, and raft once that the peer is out of reach, unless it has opened
+    /// another stream in place of this one.
     fn drop(&mut self) {
+        let is_replaced = self.messages.is_closed();
         self.messages.close();
         let Some(owner) = self.owner.upgrade() else { return };
         let mut last = None;
@@ -257,7 +259,9 @@ impl Drop for MessageStream {
                 false => last = Some(message),
             }
         }
-        last.into_iter().for_each(|message| owner.unsent(message, false));
+        if let Some(message) = last.filter(|_| !is_replaced) {
+            owner.unsent(message, false);
+        }
     }
 }
 

@@ -107,6 +107,11 @@ impl Queued {
         Some(message)
     }
 
+    /// Whether nobody can push any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.messages.is_closed()
+    }
+
     /// Takes no more messages: who pushes one gets it back.
     pub(super) fn close(&mut self) {
         self.messages.close();

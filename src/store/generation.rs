@@ -159,6 +159,7 @@ pub fn has_other(db: &Path) -> Result<bool, Error> {
 pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
     let current = dir::read_current(db)?;
     let mut chosen = current;
+    let mut unread = None;
     if let Some(index) = index
         && consistent_index(db, current)? < index
     {
@@ -168,12 +169,15 @@ pub fn settle(db: &Path, index: Option<u64>) -> Result<(), Error> {
                 // The system could not read it. It may be the only state that fits the log, so it
                 // must not be removed.
                 Err(Error::Io { file, source }) if source.raw_os_error().is_some() => {
-                    return Err(Error::Io { file, source });
+                    unread = Some(Error::Io { file, source });
                 }
                 // It was not completed.
                 _ => {}
             }
         }
+    }
+    if let Some(error) = unread.filter(|_| chosen == current) {
+        return Err(error);
     }
     if chosen != current {
         tracing::info!(generation = chosen, "completing the installation of a snapshot");

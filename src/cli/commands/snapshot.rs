@@ -58,8 +58,9 @@ pub(super) async fn save(mut context: Context) -> Outcome {
     let mut part = path.clone().into_os_string();
     part.push(".part");
     let part = PathBuf::from(part);
-    let saving = Saving::new(create(&part).map_err(interrupted)?);
-    let outcome = fetch(&context, &client, &endpoint, saving, [&path, &part], deadline).await;
+    // Its lock is kept until the file has its name or is removed.
+    let mut saving = Saving::new(create(&part).map_err(interrupted)?);
+    let outcome = fetch(&context, &client, &endpoint, &mut saving, [&path, &part], deadline).await;
     if outcome.is_err() {
         let _ = fs::remove_file(&part);
     }
@@ -96,7 +97,7 @@ async fn fetch(
     context: &Context,
     client: &Client,
     endpoint: &str,
-    mut saving: Saving,
+    saving: &mut Saving,
     [path, part]: [&Path; 2],
     deadline: Deadline,
 ) -> Result<Saved, Failure> {

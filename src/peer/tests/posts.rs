@@ -189,11 +189,6 @@ async fn what_cannot_be_posted_is_reported_and_what_may_have_come_is_told_apart(
 
 #[tokio::test]
 async fn what_a_stream_has_queued_when_its_connection_ends_is_reported() {
-    let shared = Owner::of(Other::Away);
-    let owner: Arc<dyn PeerOwner> = Arc::new(Shared(Arc::clone(&shared)));
-    let (outgoing, queued) = one::queue(8);
-    let held: Weak<dyn PeerOwner> = Arc::downgrade(&owner);
-    let stream = answer::MessageStream::new(queued, frame::Channel::BOTH[0], held);
     let of_type = |msg_type: MessageType, index| Message {
         to: 2,
         from: 1,
@@ -202,10 +197,24 @@ async fn what_a_stream_has_queued_when_its_connection_ends_is_reported() {
         ..Message::default()
     };
     let (propose, append) = (MessageType::MsgPropose, MessageType::MsgAppend);
-    for (msg_type, index) in [(append, 1), (propose, 2), (append, 3), (propose, 4)] {
-        assert!(outgoing.push(of_type(msg_type, index)).is_ok());
+    for is_replaced in [false, true] {
+        let shared = Owner::of(Other::Away);
+        let owner: Arc<dyn PeerOwner> = Arc::new(Shared(Arc::clone(&shared)));
+        let (outgoing, queued) = one::queue(8);
+        let held: Weak<dyn PeerOwner> = Arc::downgrade(&owner);
+        let stream = answer::MessageStream::new(queued, frame::Channel::BOTH[0], held);
+        for (msg_type, index) in [(append, 1), (propose, 2), (append, 3), (propose, 4)] {
+            assert!(outgoing.push(of_type(msg_type, index)).is_ok());
+        }
+        let sender = (!is_replaced).then_some(outgoing);
+        drop(stream);
+        let proposals = vec![(2, false), (4, false)];
+        match sender {
+            Some(sender) => {
+                assert_eq!(*shared.unsent.lock(), [proposals, vec![(3, false)]].concat());
+                assert!(sender.push(of_type(propose, 5)).is_err(), "nobody takes it any more");
+            }
+            None => assert_eq!(*shared.unsent.lock(), proposals, "the peer is there"),
+        }
     }
-    drop(stream);
-    assert_eq!(*shared.unsent.lock(), [(2, false), (4, false), (3, false)]);
-    assert!(outgoing.push(of_type(propose, 5)).is_err(), "nobody takes it any more");
 }

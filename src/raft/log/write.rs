@@ -409,6 +409,8 @@ impl Writer {
         self.offset = self.encoder.buffer.len() as u64;
         self.capacity = capacity;
         self.encoder.buffer.clear();
+        // In this order: it counts as the current one before it ceases to count as the next one, and
+        // the filling thread makes no other before it hears of this one.
         self.note_room();
         self.room.set_prepared_bytes(0);
         self.announce_segment(filled);

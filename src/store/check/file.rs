@@ -51,9 +51,10 @@ impl Head<'_> {
 
     fn meta(&self, number: u64, offset: u64) -> Result<Meta, Error> {
         let mut page = [0; 152];
-        self.file
-            .read_exact_at(&mut page, offset)
-            .map_err(|_| self.damage(offset, "the file ends within a meta page"))?;
+        self.file.read_exact_at(&mut page, offset).map_err(|error| match error.raw_os_error() {
+            Some(_) => Error::io(self.path)(error),
+            None => self.damage(offset, "the file ends within a meta page"),
+        })?;
         let wrong = |what: &str| self.damage(offset, what);
         let meta = parse_meta(&page, number).map_err(|what| wrong(&what))?;
         if !meta.page_bytes.is_power_of_two() || !(512..=65536).contains(&meta.page_bytes) {

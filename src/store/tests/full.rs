@@ -73,12 +73,13 @@ fn a_snapshot_begins_once_a_compaction_has_found_the_disk_full() {
     }
     store.flush().unwrap();
     let _done = store.delete_rows((1..=20).map(rev).collect(), Vec::new(), 20);
-    is_asked.recv().unwrap();
+    is_asked.recv_timeout(Duration::from_secs(60)).unwrap();
     let (frozen, is_frozen) = std::sync::mpsc::sync_channel(1);
     std::thread::scope(|threads| {
         threads.spawn(|| frozen.send(store.freeze().is_ok()));
         let holds = || Arc::strong_count(&store.shared.queue.lock().holds);
-        while holds() == 1 {
+        let begun = crate::clock::instant();
+        while holds() == 1 && begun.elapsed() < Duration::from_secs(60) {
             std::thread::yield_now();
         }
         say.send(()).unwrap();

@@ -224,28 +224,37 @@ fn what_is_written_is_read_at_any_time() {
     let (mut writer, mut reader, _) = fixture.open().unwrap();
     let newest = parking_lot::Mutex::new(None::<EntryPosition>);
     let is_done = AtomicBool::new(false);
-    let reads = std::thread::scope(|threads| {
+    let (written, read) = std::thread::scope(|threads| {
         let reading = threads.spawn(|| {
-            let mut reads = 0;
-            while !is_done.load(Ordering::Relaxed) {
-                let Some(wanted) = *newest.lock() else { continue };
-                let read = reader.read([wanted].into_iter(), u64::MAX);
-                match read.map(|entries| entries == [entry(wanted.0, 2)]) {
-                    Ok(true) => reads += 1,
-                    other => return Err(format!("entry {}: {other:?}", wanted.0)),
+            loop {
+                let is_last = is_done.load(Ordering::Relaxed);
+                let wanted = *newest.lock();
+                if let Some(wanted) = wanted {
+                    let read = reader.read([wanted].into_iter(), u64::MAX);
+                    if !read.as_ref().is_ok_and(|entries| *entries == [entry(wanted.0, 2)]) {
+                        return Err(format!("entry {}: {read:?}", wanted.0));
+                    }
                 }
+                if is_last {
+                    return Ok(());
+                }
+                std::thread::yield_now();
             }
-            Ok(reads)
         });
-        for first in (1..=ENTRIES).step_by(10) {
-            let places = writer.append(&batch(first..=first + 9, 2)).unwrap();
-            writer.write().unwrap();
-            *newest.lock() = places.last().copied();
-        }
+        let mut write = || {
+            for first in (1..=ENTRIES).step_by(10) {
+                let places = writer.append(&batch(first..=first + 9, 2))?;
+                writer.write()?;
+                *newest.lock() = places.last().copied();
+            }
+            Ok::<_, Error>(())
+        };
+        let written = write();
         is_done.store(true, Ordering::Relaxed);
-        reading.join().unwrap()
+        (written, reading.join().unwrap())
     });
-    assert!(reads.unwrap() > 0);
+    written.unwrap();
+    read.unwrap();
     assert!(fixture.segments().len() > 50);
 }
 

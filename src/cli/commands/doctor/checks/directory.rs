@@ -16,7 +16,7 @@ pub(super) fn state(facts: &Facts) -> Vec<Finding> {
     let (severity, cause, command, section) = match &directory.state {
         State::AtRest => return Vec::new(),
         // Its files were put aside: `rebuild` says what comes next.
-        State::Empty if directory.rebuild.is_some() => return Vec::new(),
+        State::Empty | State::Near(_) if directory.rebuild.is_some() => return Vec::new(),
         State::Missing => (
             Severity::Error,
             "there is no such directory".to_owned(),
