@@ -6,9 +6,9 @@
 //! opened, and once more when it is open, since it may have been replaced in between. A symbolic
 //! link counts as its target. Small files are read up to `SMALL_FILE_BYTES_MAX`.
 
-use std::fs::{self, File, FileType, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::limits::SMALL_FILE_BYTES_MAX;
@@ -26,6 +26,11 @@ pub fn open_with(options: &OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.clone().custom_flags(nonblocking).open(path)?;
     regular(file.metadata()?.file_type())?;
     Ok(file)
+}
+
+/// Device and inode, by which a file is told from another one that has taken its name.
+pub fn identity(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 /// An error if `path` exists and is not a regular file: for files that a library opens. A missing

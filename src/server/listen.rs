@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use super::config::Sockets;
 use super::url::Url;
 use crate::tls::Acceptor;
-use crate::{go, limits};
+use crate::{files, go, limits};
 
 /// What clients may ask for on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +69,7 @@ impl Drop for SocketFile {
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let found = std::fs::symlink_metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
+    Some(files::identity(&found))
 }
 
 /// A bound port.

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::cli::size;
 use crate::cli::spec::Program;
 use crate::client::{Client, Deadline, Error, rpc};
 use crate::clock::Clock as _;
+use crate::files;
 use crate::go;
 use crate::pb::SnapshotRequest;
 
@@ -175,11 +176,14 @@ fn create(part: &Path) -> Result<File, Vec<u8>> {
             break;
         }
         // The one that had the lock may have given the file its name, or removed it.
-        let [opened, named] = [file.metadata(), fs::metadata(part)]
-            .map(|found| found.map(|found| (found.dev(), found.ino())).ok());
-        if opened == named {
-            file.set_len(0).map_err(failed)?;
-            return Ok(file);
+        let opened = file.metadata().map_err(failed)?;
+        match fs::metadata(part) {
+            Ok(named) if files::identity(&named) == files::identity(&opened) => {
+                file.set_len(0).map_err(failed)?;
+                return Ok(file);
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
         }
     }
     Err(failed(io::Error::other("another snapshot save writes it")))

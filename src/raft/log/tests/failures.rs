@@ -2,9 +2,11 @@
 
 use super::*;
 
-/// A disk whose writes and syncs fail on demand, and that counts the bytes that are read.
+/// A disk whose writes and syncs fail on demand, that counts the bytes that are read, and that does
+/// something once, right after a file has told its size.
 #[derive(Default)]
 pub(super) struct Failing {
+    pub(super) after_size: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     write: AtomicBool,
     sync: AtomicBool,
     pub(super) read: AtomicU64,
@@ -14,7 +16,10 @@ struct FailingFile(Arc<dyn File>, Arc<Failing>);
 
 impl File for FailingFile {
     fn size(&self) -> io::Result<u64> {
-        self.0.size()
+        let size = self.0.size()?;
+        let act = self.1.after_size.lock().take();
+        act.into_iter().for_each(|act| act());
+        Ok(size)
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.1.read.fetch_add(buffer.len() as u64, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Successive segments: written, read back, filled with zeros ahead, and purged.
 
+use super::failures::{Failing, FailingDisk};
 use super::*;
 
 #[test]
@@ -158,56 +159,14 @@ fn segments_follow_each_other() {
     assert!(read.into_iter().eq((1..=1000).map(|index| entry(index, 2))));
 }
 
-/// A disk that does something once, right after a file has told its size.
-#[derive(Default)]
-struct Between(parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-struct BetweenDisk(Arc<Between>);
-
-struct BetweenFile(Arc<dyn File>, Arc<Between>);
-
-impl Disk for BetweenDisk {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        SystemDisk.create(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(BetweenFile(SystemDisk.open(path)?, Arc::clone(&self.0))))
-    }
-    super::super::system_names!();
-}
-
-impl File for BetweenFile {
-    fn size(&self) -> io::Result<u64> {
-        let size = self.0.size()?;
-        let act = self.1.0.lock().take();
-        act.into_iter().for_each(|act| act());
-        Ok(size)
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.0.allocate(len)
-    }
-    fn fdatasync(&self) -> io::Result<()> {
-        self.0.fdatasync()
-    }
-}
-
 #[test]
 fn a_segment_that_is_closed_while_it_is_read_is_read() {
     let fixture = Fixture::filled(20);
-    let between = Arc::new(Between::default());
-    let disk: Arc<dyn Disk> = Arc::new(BetweenDisk(Arc::clone(&between)));
+    let failing = Arc::new(Failing::default());
+    let disk: Arc<dyn Disk> = Arc::new(FailingDisk(Arc::clone(&failing)));
     let (mut writer, mut reader, recovered) = open(&disk, &fixture.dir, SMALL).unwrap();
     let place = recovered.table.place(20).unwrap();
-    *between.0.lock() = Some(Box::new(move || {
+    *failing.after_size.lock() = Some(Box::new(move || {
         writer.append(&batch(21..=1000, 2)).unwrap();
         writer.write().unwrap();
     }));
@@ -222,7 +181,7 @@ fn what_is_written_is_read_at_any_time() {
     const ENTRIES: u64 = 20_000;
     let fixture = Fixture::new();
     let (mut writer, mut reader, _) = fixture.open().unwrap();
-    let newest = parking_lot::Mutex::new(None::<EntryPosition>);
+    let newest = Mutex::new(None::<EntryPosition>);
     let is_done = AtomicBool::new(false);
     let (written, read) = std::thread::scope(|threads| {
         let reading = threads.spawn(|| {
