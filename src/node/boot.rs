@@ -26,7 +26,7 @@ fn start(
     store::lay_out(&config.data_dir)?;
     let wal = config.log_dir();
     let db = config.data_dir.join("member/db");
-    let has_log = raft::exists(&*surroundings.disk, &wal);
+    let has_log = raft::exists(&*surroundings.disk, &wal)?;
     if has_log && store::is_vacant(&db)? {
         return Err(StartError::MissingStore { db, wal });
     }

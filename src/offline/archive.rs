@@ -52,7 +52,7 @@ impl Archive {
         let wal = wal_dir.map_or_else(|| data_dir.join("member/wal"), Path::to_path_buf);
         // `node::settle` would start a member without a log with a new one. A missing log rather
         // means that the member has a --wal-dir that this command was not given.
-        if !raft::exists(&SystemDisk, &wal) {
+        if !raft::exists(&SystemDisk, &wal).map_err(StartError::from)? {
             return Err(StartError::NoLog { wal }.into());
         }
         let lock = store::lock(data_dir)?;

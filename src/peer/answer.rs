@@ -185,8 +185,11 @@ impl Peers {
         if self.peer(from).is_none() {
             return refuse(StatusCode::FORBIDDEN, "error sender not found");
         }
-        self.receive(from, message);
-        no_content()
+        match self.receive(from, message) {
+            true => no_content(),
+            // The sender tells who proposed, who may then propose it again.
+            false => refuse(StatusCode::SERVICE_UNAVAILABLE, "raft cannot take the message now"),
+        }
     }
 
     /// The body of a request with a message, and the permit for its bytes. What has come counts, and

@@ -227,8 +227,8 @@ impl Peers {
     }
 
     /// Hands a message from a stream of `from` to raft, unless it names another sender or proposes
-    /// an entry that no member could apply.
-    pub(super) fn receive(&self, from: u64, message: Message) {
+    /// an entry that no member could apply. Returns whether raft has taken it.
+    pub(super) fn receive(&self, from: u64, message: Message) -> bool {
         if message.from != from {
             return self.refuse(from, "it has another sender");
         }
@@ -243,14 +243,15 @@ impl Peers {
         if let Some(peer) = &peer {
             peer.series.received_bytes.inc_by(message.encoded_len() as u64);
         }
-        if let Some(raft) = self.raft.get()
-            && let Err(error) = raft.step(message)
-        {
+        let Some(raft) = self.raft.get() else { return false };
+        let taken = raft.step(message);
+        if let Err(error) = &taken {
             tracing::debug!(%error, "a peer's message was dropped");
             if let Some(peer) = peer {
                 peer.series.received_failures.inc();
             }
         }
+        taken.is_ok()
     }
 
     /// Tells raft that the receiver of a message is out of reach. Who proposed is told only if the
@@ -271,7 +272,7 @@ impl Peers {
         }
     }
 
-    fn refuse(&self, from: u64, why: &str) {
+    fn refuse(&self, from: u64, why: &str) -> bool {
         let refused = self.messages_refused.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::messages_refused().inc();
         // Logged at powers of two: a broken peer must not flood the log.
@@ -279,6 +280,7 @@ impl Peers {
             let peer = format_args!("{from:x}");
             tracing::warn!(%peer, refused, "a message of another member was refused: {why}");
         }
+        false
     }
 
     /// The peer of this id, if it is known.
@@ -304,8 +306,8 @@ impl PeerOwner for Peers {
         Self::peer(self, id)
     }
 
-    fn receive(&self, from: u64, message: Message) {
-        Self::receive(self, from, message);
+    fn receive(&self, from: u64, message: Message) -> bool {
+        Self::receive(self, from, message)
     }
 
     fn unsent(&self, message: Message, may_have_come: bool) {

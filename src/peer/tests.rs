@@ -138,7 +138,7 @@ impl Cluster {
         };
         let members = (1..=3).map(|id| (id, Bytes::from_static(b"{}"))).collect();
         let bootstrap = Bootstrap { members };
-        let is_new = !exists(&SystemDisk, &dir.join("wal"));
+        let is_new = !exists(&SystemDisk, &dir.join("wal")).unwrap();
         let (handle, raft) =
             start(config_of(id, &dir), surroundings, is_new.then_some(&bootstrap)).unwrap();
         peers.start(handle.clone(), Arc::new(NoEvents));

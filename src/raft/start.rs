@@ -38,8 +38,8 @@ pub struct Raft {
 }
 
 /// Whether a directory holds a log.
-pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
-    log::exists(disk, dir)
+pub fn exists(disk: &dyn Disk, dir: &Path) -> Result<bool, Error> {
+    Ok(log::exists(disk, dir)?)
 }
 
 /// The member and the cluster that a directory's log belongs to.

@@ -54,8 +54,12 @@ fn lock_any(data_dir: &Path) -> Result<DirLock, Error> {
     let path = data_dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = files::open_with(&options, &path).map_err(Error::io(&path))?;
-    take(&file, &path)?;
+    let mut file = loop {
+        let file = files::open_with(&options, &path).map_err(Error::io(&path))?;
+        if take(&file, &path)? {
+            break file;
+        }
+    };
     // The process id only makes the error of a second process more helpful, so failing to write it
     // is no error.
     let written = file.set_len(0).and_then(|()| file.rewind());
@@ -68,18 +72,30 @@ fn lock_any(data_dir: &Path) -> Result<DirLock, Error> {
 pub fn lock_at_rest(data_dir: &Path) -> Result<Option<DirLock>, Error> {
     refuse_foreign(data_dir)?;
     let path = data_dir.join(LOCK_FILE);
-    let file = match files::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::Io { file: path, source }),
-    };
-    take(&file, &path)?;
-    Ok(Some(DirLock { _file: file }))
+    loop {
+        let file = match files::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Io { file: path, source }),
+        };
+        if take(&file, &path)? {
+            return Ok(Some(DirLock { _file: file }));
+        }
+    }
 }
 
-fn take(file: &File, path: &Path) -> Result<(), Error> {
+/// Locks the file. Returns false if it is no longer the one of this name: a restore that failed
+/// removes the lock file that it has made, and a lock on that one keeps nobody out.
+fn take(file: &File, path: &Path) -> Result<bool, Error> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            let locked = file.metadata().map_err(Error::io(path))?;
+            match fs::metadata(path) {
+                Ok(named) => Ok(files::identity(&named) == files::identity(&locked)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(source) => Err(Error::Io { file: path.to_path_buf(), source }),
+            }
+        }
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut pid = String::new();
             let read = file.take(20).read_to_string(&mut pid);

@@ -24,7 +24,7 @@ use crate::peer::headers::headers;
 use crate::peer::one::Peer;
 use crate::peer::pace::Pace;
 use crate::peer::peers::Peers;
-use crate::raft::{Message, announce};
+use crate::raft::{self, Message, announce};
 use crate::{clock, metrics};
 
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +76,17 @@ impl Peers {
     /// raft. Does nothing while another snapshot is being sent to that peer.
     pub(in crate::peer) fn send_snapshot(&self, message: Message) {
         let to = message.to;
-        let (Some(peers), Some(peer)) = (self.me.upgrade(), self.peer(to)) else { return };
+        let Some(peers) = self.me.upgrade() else { return };
+        let supervisor = self.supervisor.clone();
+        let Some(peer) = self.peer(to) else {
+            // It may become known later, and raft would wait for the outcome for ever.
+            let report = async move { peers.report_snapshot(to, false).await };
+            supervisor.task_on(&self.runtime, "snapshot-send", report);
+            return;
+        };
         if peer.sends_snapshot.swap(true, Ordering::AcqRel) {
             return;
         }
-        let supervisor = self.supervisor.clone();
         supervisor.task_on(&self.runtime, "snapshot-send", async move {
             let series = metrics::snapshots_to(to);
             let inflight = series.begin();
@@ -113,16 +119,21 @@ impl Peers {
                 }
             }
             peer.sends_snapshot.store(false, Ordering::Release);
-            if let Some(raft) = peers.raft.get() {
-                // The full inbox may refuse the report. Raft then learns of it from the peer's
-                // answers.
-                let _ = raft.report_snapshot(to, outcome.is_ok());
-            }
+            peers.report_snapshot(to, outcome.is_ok()).await;
             let peer = format_args!("{to:x}").to_string();
             if let Ok(bytes) = outcome {
                 tracing::info!(peer, bytes, "sent database snapshot");
             }
         });
+    }
+
+    /// Reports the outcome to raft, which sends the peer nothing until it has the report: a full
+    /// inbox, which refuses it, is asked again until it takes it or raft has stopped.
+    async fn report_snapshot(&self, to: u64, arrived: bool) {
+        let Some(raft) = self.raft.get() else { return };
+        while let Err(raft::Error::Busy) = raft.report_snapshot(to, arrived) {
+            tokio::time::sleep(limits::PEER_RETRY).await;
+        }
     }
 
     async fn transfer(&self, mut message: Message, peer: &Peer) -> Result<u64, Failure> {

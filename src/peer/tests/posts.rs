@@ -124,7 +124,9 @@ impl PeerOwner for Shared {
     fn peer(&self, _: u64) -> Option<Arc<Peer>> {
         None
     }
-    fn receive(&self, _: u64, _: Message) {}
+    fn receive(&self, _: u64, _: Message) -> bool {
+        true
+    }
     fn unsent(&self, message: Message, may_have_come: bool) {
         self.0.unsent.lock().push((message.index, may_have_come));
     }

@@ -52,6 +52,22 @@ fn strangers_get_no_stream() {
     assert_eq!(ask("/raft/stream/message/3", &as_is), 410);
 }
 
+/// Who posts a proposal tells its client that it may be proposed again, unless it was taken.
+#[test]
+fn a_posted_message_that_raft_does_not_take_is_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let peers = peers_of(member_config(1), &runtime);
+    peers.update(2, Vec::new());
+    let mut message = Message { to: 1, from: 2, term: 1, ..Message::default() };
+    message.set_msg_type(MessageType::MsgPropose);
+    let body = http_body_util::Full::new(Bytes::from(prost::Message::encode_to_vec(&message)));
+    let mut request = http::Request::post("/raft").body(body).unwrap();
+    *request.headers_mut() = headers::headers(&member_config(2), Some(1)).unwrap();
+    // Raft does not run yet.
+    let answer = runtime.block_on(peers.answer(request));
+    assert_eq!(answer.status(), 503);
+}
+
 /// The log's word may come between the look for a caller and its acceptance.
 #[test]
 fn who_is_accepted_as_a_caller_takes_no_place_of_a_member() {

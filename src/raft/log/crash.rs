@@ -187,7 +187,7 @@ fn a_log_is_made_as_a_whole_or_not_at_all() {
         let outcome = create(&disk, dir, METADATA, &batch, OPTIONS);
         disk.troubles(|troubles| troubles.fuse = None);
         disk.cut_power(chance);
-        let is_there = exists(&disk, dir);
+        let is_there = exists(&disk, dir).unwrap();
         assert!(is_there || outcome.is_err(), "seed {seed}: a log that was made is gone");
         made += u64::from(outcome.is_ok());
         if !is_there {

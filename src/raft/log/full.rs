@@ -187,6 +187,25 @@ fn a_segment_is_room_also_while_it_becomes_the_current_one() {
     assert!(fits.len() > 2 && fits.iter().all(|fits| *fits), "{fits:?}");
 }
 
+/// While zeros are written into it, its bytes are neither free on the disk nor ready.
+#[test]
+fn a_segment_is_room_also_while_it_is_prepared() {
+    const LARGE: u64 = 2 * limits::LOG_FILL_CHUNK_BYTES as u64;
+    let options = Options { segment_bytes: LARGE, fill_ahead: true };
+    let (fixture, mut writer) = Fixture::of(2 * LARGE, options);
+    write(&mut writer, &batch(1..=60, LARGE / 64));
+    *fixture.small.room.lock() = Some((writer.room(), Vec::new()));
+    writer.fill_ahead(&Supervisor::default());
+    writer.room().reserve_for_store(0);
+    let begun = crate::clock::instant();
+    while fixture.small.room.lock().as_ref().unwrap().1.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the next segment does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (_, fits) = fixture.small.room.lock().take().unwrap();
+    assert!(fits.iter().all(|fits| *fits), "{fits:?}");
+}
+
 #[test]
 fn what_a_batch_has_no_room_for_waits_and_goes_on_where_it_was() {
     let (fixture, mut writer) = Fixture::new(2 * SEGMENT);

@@ -283,6 +283,10 @@ impl Room {
         self.0.allocated_total.fetch_add(bytes, Ordering::SeqCst);
     }
 
+    fn note_given_back(&self, bytes: u64) {
+        self.0.allocated_total.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
     fn set_prepared_bytes(&self, bytes: u64) {
         self.0.prepared_bytes.store(bytes, Ordering::SeqCst);
     }
@@ -314,9 +318,14 @@ struct Segment {
     path: PathBuf,
 }
 
-/// Whether there is a log in a directory.
-pub fn exists(disk: &dyn Disk, dir: &Path) -> bool {
-    disk.list(dir).is_ok_and(|names| names.iter().any(|name| name.ends_with(".wal")))
+/// Whether there is a log in a directory. A directory that cannot be read is an error: who took it
+/// for one without a log would make a new log in its place.
+pub fn exists(disk: &dyn Disk, dir: &Path) -> Result<bool, Error> {
+    match disk.list(dir) {
+        Ok(names) => Ok(names.iter().any(|name| name.ends_with(".wal"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("read", dir)(error)),
+    }
 }
 
 /// Names and directories of a test's disk are those of the system's; only its files differ.

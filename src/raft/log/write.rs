@@ -90,7 +90,7 @@ pub fn create(
     batch: &Batch,
     options: Options,
 ) -> Result<(), Error> {
-    if super::exists(disk, dir) {
+    if super::exists(disk, dir)? {
         return Err(Error::Exists(dir.to_path_buf()));
     }
     let mut name = dir.file_name().unwrap_or_default().to_os_string();

@@ -279,7 +279,6 @@ impl Shared {
         state.busy = Some(u64::MAX);
         let filled = limits::LOG_FILL_AHEAD_BYTES.min(self.segment_bytes);
         let prepared = MutexGuard::unlocked(state, || self.make_next(filled))?;
-        self.room.set_prepared_bytes(prepared.capacity);
         state.next = Some(prepared);
         state.is_said = false;
         Ok(())
@@ -301,29 +300,38 @@ impl Shared {
         let filled = filled.min(capacity);
         let path = self.dir.join(NEXT_NAME);
         let file = self.disk.create(&path)?;
-        let make = || {
-            allocate(&*file, capacity)?;
-            let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
-            let mut at = 0;
-            while at + zeros.len() as u64 <= filled {
-                file.write_at(&zeros, at)?;
-                at += zeros.len() as u64;
-            }
-            if at > 0 {
-                file.fdatasync()?;
-            }
-            io::Result::Ok(at)
-        };
-        match make() {
-            Ok(filled) => {
-                self.room.note_taken(capacity);
-                Ok(Prepared { file, filled, capacity })
-            }
+        let allocated = allocate(&*file, capacity).map(|()| {
+            // The disk no longer counts these bytes as free, so they are the log's from here on,
+            // although the zeros take a while.
+            self.room.note_taken(capacity);
+            self.room.set_prepared_bytes(capacity);
+        });
+        let is_allocated = allocated.is_ok();
+        match allocated.and_then(|()| write_zeros(&*file, filled)) {
+            Ok(filled) => Ok(Prepared { file, filled, capacity }),
             Err(error) => {
                 // A partly allocated file would keep the last free blocks.
                 let _ = self.disk.remove(&path);
+                if is_allocated {
+                    self.room.set_prepared_bytes(0);
+                    self.room.note_given_back(capacity);
+                }
                 Err(error)
             }
         }
     }
+}
+
+/// Writes zeros into whole chunks up to `end`, and returns where they end on disk.
+fn write_zeros(file: &dyn File, end: u64) -> io::Result<u64> {
+    let zeros = vec![0; limits::LOG_FILL_CHUNK_BYTES];
+    let mut at = 0;
+    while at + zeros.len() as u64 <= end {
+        file.write_at(&zeros, at)?;
+        at += zeros.len() as u64;
+    }
+    if at > 0 {
+        file.fdatasync()?;
+    }
+    Ok(at)
 }

@@ -168,7 +168,7 @@ fn a_damaged_segment_keeps_the_member_down() {
     bytes[100] ^= 1;
     fs::write(&path, bytes).unwrap();
     let disk: &dyn Disk = &SystemDisk;
-    assert!(exists(disk, &dir));
+    assert!(exists(disk, &dir).unwrap());
     let error = try_start(config(&dir, (0, 0), ConfState::default()), None).err().unwrap();
     assert!(error.to_string().contains("damaged"), "{error}");
 }

@@ -42,7 +42,10 @@ pub(in crate::server) struct Account {
     /// Requests that no thread has begun with, and the reader to be woken once they are few.
     requests_queued: AtomicUsize,
     reader: AtomicWaker,
-    room: Arc<Notify>,
+    /// Calls that wait for room, by `AnswerSize`.
+    calls: [Waiting; 2],
+    /// Streams that wait for room with their next message.
+    streams: [Waiting; 2],
     closing: Arc<Notify>,
     /// The two counts of bytes taken as they were at the last look.
     seen_bytes: AtomicUsize,
@@ -82,7 +85,8 @@ impl Account {
             calls_waiting: AtomicUsize::new(0),
             requests_queued: AtomicUsize::new(0),
             reader: AtomicWaker::new(),
-            room: Arc::default(),
+            calls: Default::default(),
+            streams: Default::default(),
             closing,
             outbox,
             seen_bytes: AtomicUsize::new(0),
@@ -124,12 +128,6 @@ impl Account {
     fn has_room_for(&self, kind: AnswerSize) -> bool {
         let has_room = || self.small_bytes.load(Ordering::SeqCst) < limits::SMALL_UNSENT_BYTES_MAX;
         kind == AnswerSize::Small && has_room()
-    }
-
-    /// All that calls and streams may wait for.
-    fn waits(&self) -> [[bool; 2]; 2] {
-        [AnswerSize::Any, AnswerSize::Small]
-            .map(|kind| [self.holds_back(kind), self.holds_back_stream(kind)])
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -177,7 +175,7 @@ impl Account {
             self.idle_looks.fetch_add(1, Ordering::Relaxed);
         }
         // The connection's part may have grown, since it depends on what the others hold.
-        self.room.notify_waiters();
+        self.calls.iter().chain(&self.streams).for_each(Waiting::wake);
         waits
     }
 
@@ -245,13 +243,11 @@ impl Account {
         }
         let Some(_place) = WaitingCall::take(&self.calls_waiting) else { return false };
         loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
+            let woken = self.calls[kind as usize].enter();
             if !self.holds_back(kind) {
                 return true;
             }
-            room.await;
+            woken.await;
         }
     }
 
@@ -264,11 +260,7 @@ impl Account {
         context: &mut Context<'_>,
     ) -> Poll<()> {
         while self.holds_back_stream(kind) {
-            let waiting = room.0.get_or_insert_with(|| {
-                let mut waiting = Box::pin(Arc::clone(&self.room).notified_owned());
-                waiting.as_mut().enable();
-                waiting
-            });
+            let waiting = room.0.get_or_insert_with(|| self.streams[kind as usize].enter());
             if !self.holds_back_stream(kind) {
                 break;
             }
@@ -324,7 +316,6 @@ impl Account {
     }
 
     fn discharge(&self, kind: AnswerSize, cost: usize) {
-        let before = self.waits();
         self.unsent_bytes.fetch_sub(cost, Ordering::SeqCst);
         if kind == AnswerSize::Small {
             self.small_bytes.fetch_sub(cost, Ordering::SeqCst);
@@ -337,12 +328,16 @@ impl Account {
             self.note_largest(&large);
         }
         self.outbox.answers.remove(cost);
-        self.tell_of_room(before);
+        self.tell_of_room();
     }
 
-    fn tell_of_room(&self, before: [[bool; 2]; 2]) {
-        if before != self.waits() {
-            self.room.notify_waiters();
+    /// Wakes those that need not wait any more. It is not compared with what was before: other
+    /// threads charge and discharge at the same time, so none of them might see the change.
+    fn tell_of_room(&self) {
+        for kind in [AnswerSize::Any, AnswerSize::Small] {
+            let place = kind as usize;
+            self.calls[place].wake_unless(|| self.holds_back(kind));
+            self.streams[place].wake_unless(|| self.holds_back_stream(kind));
         }
     }
 
@@ -382,6 +377,37 @@ impl Drop for Queued {
         if before == limits::REQUESTS_QUEUED_MAX {
             self.0.reader.wake();
         }
+    }
+}
+
+/// Those that wait for room.
+#[derive(Default)]
+struct Waiting {
+    /// Whether anyone has come since the last wake-up. Without it each answer that has been sent
+    /// would take a lock.
+    is_awaited: AtomicBool,
+    room: Arc<Notify>,
+}
+
+impl Waiting {
+    /// The caller looks once more whether there is room, and then awaits what this returns.
+    fn enter(&self) -> Pin<Box<OwnedNotified>> {
+        let mut woken = Box::pin(Arc::clone(&self.room).notified_owned());
+        // First: who takes the mark off wakes all that are enabled.
+        woken.as_mut().enable();
+        self.is_awaited.store(true, Ordering::SeqCst);
+        woken
+    }
+
+    fn wake_unless(&self, still_waits: impl Fn() -> bool) {
+        if self.is_awaited.load(Ordering::SeqCst) && !still_waits() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        self.is_awaited.store(false, Ordering::SeqCst);
+        self.room.notify_waiters();
     }
 }
 
@@ -439,11 +465,10 @@ pub(in crate::server) struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let before = self.account.waits();
         self.account.unsent_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
         self.account.held_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
         self.account.outbox.answers.remove(self.bytes);
-        self.account.tell_of_room(before);
+        self.account.tell_of_room();
     }
 }
 

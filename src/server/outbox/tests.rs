@@ -1,6 +1,7 @@
 //! Which calls wait, which connections are closed, and when memory is given back.
 
 use std::task::Context;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -82,6 +83,45 @@ async fn leases_and_watches_go_on_within_their_own_part() {
     assert!((&mut waiting).now_or_never().is_none());
     renewals.clear();
     assert!(waiting.await);
+}
+
+/// Other threads charge and discharge while the last answer before it goes.
+#[test]
+fn a_waiting_call_is_woken_by_whichever_answer_makes_room() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let account = outbox().open(None);
+    let mut held = vec![account.hold(MIB)];
+    while enters(&account, AnswerSize::Any) {
+        held.push(account.hold(MIB));
+    }
+    // One byte more makes calls wait.
+    held.pop();
+    for bytes in (0..20).rev().map(|bits| 1 << bits) {
+        let more = account.hold(bytes);
+        if enters(&account, AnswerSize::Any) {
+            held.push(more);
+        }
+    }
+    for round in 0..20_000 {
+        let first = account.hold(1);
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..round % 8 {
+                    drop(account.hold(1));
+                }
+            });
+            scope.spawn(|| {
+                start.wait();
+                drop(first);
+            });
+            let entered = runtime.block_on(async {
+                tokio::time::timeout(Duration::from_secs(10), account.enter(AnswerSize::Any)).await
+            });
+            assert_eq!(entered, Ok(true), "round {round}");
+        });
+    }
 }
 
 #[test]

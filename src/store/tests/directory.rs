@@ -16,6 +16,37 @@ fn a_data_directory_is_ours_alone() {
     drop(lock(&data).unwrap());
 }
 
+/// A restore that fails removes the lock file that it has made, while others wait at it.
+#[test]
+fn a_lock_is_on_the_file_that_others_find() {
+    let dir = tempfile::tempdir().unwrap();
+    let holders = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut held = 0;
+                while held < 2000 {
+                    let at_rest = held % 2 == 0 && dir.path().join("rusd.lock").exists();
+                    let lock = match at_rest {
+                        true => lock_at_rest(dir.path()).map(|lock| lock.map(drop)),
+                        false => lock(dir.path()).map(|lock| {
+                            assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold it");
+                            holders.fetch_sub(1, Ordering::SeqCst);
+                            fs::remove_file(dir.path().join("rusd.lock")).unwrap();
+                            drop(lock);
+                            None
+                        }),
+                    };
+                    match lock {
+                        Ok(_) | Err(Error::Locked { .. }) => held += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn etcds_data_directory_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();

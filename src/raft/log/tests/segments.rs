@@ -30,16 +30,28 @@ fn what_was_written_is_read_back() {
 fn a_new_log_holds_its_first_batch_or_is_not_there() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("wal");
-    assert!(!exists(&SystemDisk, &dir));
+    assert!(!exists(&SystemDisk, &dir).unwrap());
     fs::create_dir_all(temp.path().join("wal.tmp")).unwrap();
     fs::write(temp.path().join("wal.tmp/rubbish"), b"from a crash").unwrap();
     create(&SystemDisk, &dir, METADATA, &batch(1..=3, 1), SMALL).unwrap();
-    assert!(exists(&SystemDisk, &dir));
+    assert!(exists(&SystemDisk, &dir).unwrap());
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
     let (.., recovered) = open(&disk, &dir, SMALL).unwrap();
     assert_eq!(recovered.table.last_index(), 3);
     let again = create(&SystemDisk, &dir, METADATA, &Batch::default(), SMALL);
     assert!(matches!(again, Err(Error::Exists(_))));
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_not_one_without_a_log() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("wal");
+    fs::write(&dir, b"a file").unwrap();
+    let error = exists(&SystemDisk, &dir).unwrap_err().to_string();
+    assert!(error.contains("cannot read") && error.contains("wal"), "{error}");
+    let made = create(&SystemDisk, &dir, METADATA, &Batch::default(), SMALL);
+    assert!(matches!(made, Err(Error::Io { .. })));
+    assert_eq!(fs::read(&dir).unwrap(), b"a file");
 }
 
 /// A disk that notes how far zeros were written into files that the filling thread opened or made.
