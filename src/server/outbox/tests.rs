@@ -85,41 +85,39 @@ async fn leases_and_watches_go_on_within_their_own_part() {
     assert!(waiting.await);
 }
 
-/// Other threads charge and discharge while the last answer before it goes.
+/// One thread takes a byte off while another one adds a byte that makes calls wait: neither sees
+/// that it ends the wait.
 #[test]
 fn a_waiting_call_is_woken_by_whichever_answer_makes_room() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let account = outbox().open(None);
-    let mut held = vec![account.hold(MIB)];
-    while enters(&account, AnswerSize::Any) {
-        held.push(account.hold(MIB));
-    }
-    // One byte more makes calls wait.
-    held.pop();
-    for bytes in (0..20).rev().map(|bits| 1 << bits) {
+    let mut held = Vec::new();
+    for bytes in (0..28).rev().map(|bits| 1 << bits) {
         let more = account.hold(bytes);
         if enters(&account, AnswerSize::Any) {
             held.push(more);
         }
     }
-    for round in 0..20_000 {
-        let first = account.hold(1);
-        let start = std::sync::Barrier::new(2);
+    let most = account.unsent_bytes();
+    drop(held);
+    let _held = account.hold(most - 1);
+    for round in 0..5000 {
+        let (last, start) = (account.hold(1), std::sync::Barrier::new(3));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 start.wait();
-                for _ in 0..round % 8 {
-                    drop(account.hold(1));
-                }
+                drop(last);
             });
-            scope.spawn(|| {
+            let adding = scope.spawn(|| {
                 start.wait();
-                drop(first);
+                account.hold(1)
             });
+            start.wait();
             let entered = runtime.block_on(async {
-                tokio::time::timeout(Duration::from_secs(10), account.enter(AnswerSize::Any)).await
+                tokio::time::timeout(Duration::from_secs(5), account.enter(AnswerSize::Any)).await
             });
             assert_eq!(entered, Ok(true), "round {round}");
+            drop(adding.join());
         });
     }
 }
