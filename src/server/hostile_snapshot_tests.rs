@@ -1,12 +1,15 @@
 //! A member that is behind gets bad snapshots from others: it refuses all of them, and then takes
 //! the good one, once.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::Full;
+use http_body::{Body, Frame, SizeHint};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 
@@ -65,6 +68,12 @@ impl Offer {
 
     /// Sends `body` in the place of the snapshot's own.
     async fn post(&self, node: &Node, body: Vec<u8>) -> u16 {
+        let length = Some(body.len() as u64);
+        self.post_of_length(node, body, length).await
+    }
+
+    /// As `post`, with another length than the body has, or none.
+    async fn post_of_length(&self, node: &Node, body: Vec<u8>, length: Option<u64>) -> u16 {
         let mut request = hyper::Request::post("/raft/snapshot")
             .header("x-etcd-cluster-id", format!("{:x}", self.cluster))
             .header("x-server-version", "3.7.1");
@@ -75,8 +84,30 @@ impl Offer {
             let digest = Sha256::digest(self.message.encode_to_vec());
             request = request.header("x-rusd-snapshot-digest", format!("{digest:x}"));
         }
-        let request = request.body(Full::new(Bytes::from(body))).unwrap();
+        let request = request.body(Announced { body: Some(body.into()), length }).unwrap();
         node.peers().answer(request).await.status().as_u16()
+    }
+}
+
+/// A body that says of itself what it likes.
+struct Announced {
+    body: Option<Bytes>,
+    length: Option<u64>,
+}
+
+impl Body for Announced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.body.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -206,6 +237,9 @@ async fn bad_snapshots_are_refused_and_a_good_one_is_taken_once() {
     let (first, second, late) = scene(dir.path(), &addresses).await;
     let good = Offer::of(&first.node, &late.node).await;
     refuses_all(&good, &late.node).await;
+    for (length, status) in [(Some(1 << 40), 507), (None, 411)] {
+        assert_eq!(good.post_of_length(&late.node, good.body(), length).await, status);
+    }
     assert!(!has(&late.node, "key 49").await, "nothing of them is there");
     assert_eq!(good.to(&late.node).await, 204);
     until("the state", async || has(&late.node, "key 49").await).await;
