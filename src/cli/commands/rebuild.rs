@@ -51,6 +51,16 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
+/// What a look at the cluster without the member that is to go has found.
+struct Quorum {
+    voters: usize,
+    /// Those that are healthy without the member.
+    healthy: usize,
+    needed: usize,
+    /// The largest of their stores.
+    store_bytes: u64,
+}
+
 struct Command<'a> {
     context: &'a Context,
     config: Config,
@@ -128,12 +138,17 @@ impl Command<'_> {
     /// member may be back by then.
     async fn may_remove(&self, plan: &Rebuild, old: &Member, members: &[Member]) -> Outcome {
         self.refuse_running(plan, old).await?;
-        let store_bytes = self.check_quorum(plan, members).await?;
-        self.explain(plan, members, store_bytes);
+        let quorum = self.check_quorum(plan, members).await?;
+        self.say(format!(
+            "{} of {} voters are healthy without member {:x}; {} are needed",
+            quorum.healthy, quorum.voters, plan.old_id, quorum.needed
+        ));
+        self.explain(plan, members, quorum.store_bytes);
         self.confirm(plan)?;
         if confirm::asks(self.context) {
             self.refuse_running(plan, old).await?;
-            self.check_quorum(plan, members).await?;
+            let (_, members) = self.members().await?;
+            self.check_quorum(plan, &members).await?;
         }
         Ok(())
     }
@@ -317,29 +332,23 @@ impl Command<'_> {
 
     /// Fails unless a quorum of the present voters is healthy without this member. The removal
     /// needs that quorum, and the rest needs no more than that.
-    /// Returns the largest of their stores' sizes in bytes.
-    async fn check_quorum(&self, plan: &Rebuild, members: &[Member]) -> Result<u64, Failure> {
+    async fn check_quorum(&self, plan: &Rebuild, members: &[Member]) -> Result<Quorum, Failure> {
         let voters: Vec<&Member> = members.iter().filter(|member| !member.is_learner).collect();
         let others = voters.iter().filter(|voter| voter.id != plan.old_id);
         let stores = join_all(others.map(|voter| self.store_of_healthy(voter))).await;
         let stores: Vec<u64> = stores.into_iter().flatten().collect();
-        let healthy = stores.len();
-        let needed = voters.len() / 2 + 1;
-        if healthy >= needed {
-            self.say(format!(
-                "{healthy} of {} voters are healthy without member {:x}; {needed} are needed",
-                voters.len(),
+        let (healthy, voters) = (stores.len(), voters.len());
+        let needed = voters / 2 + 1;
+        if healthy < needed {
+            return Err(Failure::error(format!(
+                "without member {:x} only {healthy} of {voters} voters are healthy, and {needed} are \
+                 needed; nothing was changed. Bring the other members back first; if they are lost \
+                 for good, see the handbook, \"Lost quorum\"",
                 plan.old_id
-            ));
-            return Ok(stores.into_iter().max().unwrap_or_default());
+            )));
         }
-        Err(Failure::error(format!(
-            "without member {:x} only {healthy} of {} voters are healthy, and {needed} are needed; \
-             nothing was changed. Bring the other members back first; if they are lost for good, see \
-             the handbook, \"Lost quorum\"",
-            plan.old_id,
-            voters.len()
-        )))
+        let store_bytes = stores.into_iter().max().unwrap_or_default();
+        Ok(Quorum { voters, healthy, needed, store_bytes })
     }
 
     /// The size in bytes of a member's store; None if the member is not healthy.

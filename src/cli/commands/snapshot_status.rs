@@ -18,8 +18,9 @@ pub(super) fn run(context: &Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("snapshot status requires exactly one argument"));
     }
-    let display = context.display_of_flags()?;
+    // As in etcdutl, a missing file is told before a format that does not exist.
     let archive = patiently(context, || Archive::open(context.path(0), "stat"))?;
+    let display = context.display_of_flags()?;
     archive.check().map_err(|error| {
         Failure::error(match error {
             bbolt::Error::NotBbolt(_) => "invalid database".to_owned(),
