@@ -216,6 +216,39 @@ fn a_flag_before_serve_is_refused_with_the_way_out() {
     assert!(said.contains("in full"), "{said}");
 }
 
+/// etcdutl looks at the pages alone: what a value has become does not show there.
+#[test]
+fn a_snapshot_that_was_changed_is_called_damaged() {
+    let member = Member::start();
+    said(&member, &[b"put", b"k", b"a value that is looked for"]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    said(&member, &[b"snapshot", b"save", path.as_os_str().as_encoded_bytes()]);
+    let good = std::fs::read(&path).unwrap();
+    let mut changed = good.clone();
+    let value = b"a value that";
+    let at = good.windows(value.len()).position(|bytes| bytes == value).unwrap();
+    changed[at] ^= 1;
+    let database = &good[..good.len() - 32];
+    for (bytes, fault) in [
+        (good.as_slice(), None),
+        (database, None),
+        (&changed, Some("SHA-256 does not match")),
+        (&[&good, &b"xyz"[..]].concat(), Some("cut off or added")),
+        (&good[..good.len() - 1], Some("cut off or added")),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        for (name, fault) in [("rusd", fault), ("etcdutl", None)] {
+            let mut command = child::command(child::RUSD);
+            command.arg0(name).args(["snapshot", "status"]).arg(&path);
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), fault.is_none(), "{said}");
+            assert!(said.contains(fault.unwrap_or_default()), "{said}");
+        }
+    }
+}
+
 #[test]
 fn output_that_cannot_be_written_is_a_failure() {
     let member = Member::start();

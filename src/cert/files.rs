@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags};
 
 use super::Error;
+use crate::files;
 
 /// The path and content of a file that is to be placed.
 pub(super) struct Draft {
@@ -71,8 +72,7 @@ pub(super) fn place(drafts: &[Draft], replaces: bool) -> Result<(), Error> {
         }
     }
     for draft in drafts {
-        let dir = draft.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let dir = dir.unwrap_or(Path::new("."));
+        let dir = files::parent(&draft.path);
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))?;
     }
     placed.0.clear();

@@ -33,6 +33,12 @@ pub fn identity(found: &Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
 
+/// The directory that holds the last name of a path: the working directory for a name alone, of
+/// which `Path::parent` gives an empty path that nothing can open.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// An error if `path` exists and is not a regular file: for files that a library opens. A missing
 /// file is fine.
 pub fn check(path: &Path) -> io::Result<()> {

@@ -97,6 +97,15 @@ impl Archive {
         }
     }
 
+    /// Whether a file consists of whole pages, as a database file does; a snapshot file has its
+    /// SHA-256 behind them.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::File(file) => file.metadata().is_ok_and(|found| found.len() % 512 == 0),
+            Self::Member { .. } => true,
+        }
+    }
+
     /// Length of the snapshot file in bytes, without its SHA-256.
     pub fn file_bytes(&self) -> Result<u64, InstallError> {
         match self {

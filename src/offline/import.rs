@@ -117,8 +117,7 @@ pub fn export(data_dir: &Path, wal_dir: Option<&Path>, to: &Path) -> Result<u64,
     let part = PathBuf::from(format!("{}.part", to.display()));
     let written = write_snapshot(store, &part).and_then(|bytes| {
         fs::rename(&part, to).map_err(Error::io("rename", &part))?;
-        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-        place::sync(parent.unwrap_or(Path::new(".")))?;
+        place::sync(files::parent(to))?;
         Ok(bytes)
     });
     if written.is_err() {

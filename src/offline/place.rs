@@ -139,9 +139,7 @@ impl TargetDirs<'_> {
                 wal.clone()
             }
         };
-        if let Some(parent) = wal.parent() {
-            make_dir(parent)?;
-        }
+        make_dir(files::parent(&wal))?;
         let made = fill(&db, &wal)?;
         let member = self.data_dir.join("member");
         sync(work)?;

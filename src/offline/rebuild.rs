@@ -121,9 +121,8 @@ pub fn put_aside(
         }
         let to = free_name(&dir, &format!("damaged-{id:x}"));
         fs::rename(&dir, &to).map_err(Error::io("rename", &dir))?;
-        if let Some(parent) = dir.parent() {
-            File::open(parent).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", parent))?;
-        }
+        let parent = files::parent(&dir);
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", parent))?;
         moved.push((dir, to));
     }
     Ok(moved)

@@ -3,7 +3,7 @@
 //!
 //! | not given | follows from |
 //! |---|---|
-//! | `--initial-advertise-peer-urls` | this member's URLs in `--initial-cluster`; else the peer URLs that it listens on |
+//! | `--initial-advertise-peer-urls` | this member's URLs in `--initial-cluster`, unless it listens on another member's; else the peer URLs that it listens on |
 //! | `--listen-peer-urls` | the advertised peer URLs; where the host is a name, all addresses at that port |
 //! | `--advertise-client-urls` | the client URLs that it listens on; else the host of the advertised peer URLs, at port 2379 if the peer port is 2380, else at the port below the peer port; https if the member has a certificate for clients |
 //! | `--listen-client-urls` | the advertised client URLs, as for peers |
@@ -36,7 +36,11 @@ pub(super) fn follow(given: &mut Given) -> Vec<(&'static str, String)> {
         set(given, &mut follows, name, text);
     };
     let (advertised, listened) = (urls_of(given, ADVERTISE_PEER), urls_of(given, LISTEN_PEER));
-    let peers = if !advertised.is_empty() { advertised } else { own(given) };
+    let peers = match advertised.is_empty() {
+        false => advertised,
+        true if is_anothers(given, &listened) => Vec::new(),
+        true => own(given),
+    };
     let peers = if !peers.is_empty() { peers } else { reachable(&listened, None) };
     set(given, ADVERTISE_PEER, &peers);
     set(given, LISTEN_PEER, &bindable(&peers));
@@ -98,14 +102,26 @@ fn urls_of(given: &Given, name: &str) -> Vec<Url> {
 
 /// The URLs that `--initial-cluster` has for this member.
 fn own(given: &Given) -> Vec<Url> {
+    listed(given, |name| name == given.text("name"))
+}
+
+/// The URLs that `--initial-cluster` has for members of such names.
+fn listed(given: &Given, is_wanted: impl Fn(&str) -> bool) -> Vec<Url> {
     if !given.is_set(CLUSTER) {
         return Vec::new();
     }
-    let name = given.text("name");
     let entries = given.text(CLUSTER).split(',').filter_map(|entry| entry.trim().split_once('='));
-    let urls =
-        entries.filter(|(found, _)| found.trim() == name).map(|(_, url)| Url::parse(url.trim()));
-    urls.filter_map(Result::ok).collect()
+    let wanted = entries.filter(|(name, _)| is_wanted(name.trim()));
+    wanted.filter_map(|(_, url)| Url::parse(url.trim()).ok()).collect()
+}
+
+/// Whether this member listens where another one of the list is: a command line that was copied
+/// from that one's, or to it, with one of its flags forgotten. Advertised as the list has it, this
+/// member would take the other one's place.
+fn is_anothers(given: &Given, listened: &[Url]) -> bool {
+    let own = own(given);
+    let others = listed(given, |name| name != given.text("name"));
+    listened.iter().any(|url| others.contains(url) && !own.contains(url))
 }
 
 /// Where to listen for what is advertised: a name may stand for several addresses, and none of them
@@ -245,6 +261,22 @@ mod tests {
                 "m1=http://127.0.0.1:5"
             ]
         );
+    }
+
+    /// The start then ends with etcd's words, since the list names another URL for this member.
+    #[test]
+    fn who_listens_where_another_member_does_is_not_advertised_as_the_list_has_it() {
+        let list = "m1=http://127.0.0.1:1,m2=http://127.0.0.1:2,m2=http://127.0.0.2:2";
+        for (name, listened, advertised) in [
+            ("m1", "http://127.0.0.1:2", "http://127.0.0.1:2"),
+            ("m1", "http://127.0.0.1:1", "http://127.0.0.1:1"),
+            ("m1", "http://0.0.0.0:2", "http://127.0.0.1:1"),
+            ("m2", "http://127.0.0.1:2", "http://127.0.0.1:2,http://127.0.0.2:2"),
+        ] {
+            let line =
+                format!("--name {name} --initial-cluster {list} --listen-peer-urls {listened}");
+            assert_eq!(followed(&line)[0], advertised, "{line}");
+        }
     }
 
     #[test]

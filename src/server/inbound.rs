@@ -22,6 +22,7 @@ use crate::limits;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
@@ -249,7 +250,9 @@ impl Inbound {
                 return to;
             }
             let parts = 1 + (head.length / limits::BYTES_PER_EXTRA_FRAME) as u32;
-            self.turn = self.turn.saturating_sub(parts);
+            // h2 looks at each open stream for a change of their windows' size.
+            let is_costly = head.kind == SETTINGS && head.length > 0;
+            self.turn = if is_costly { 0 } else { self.turn.saturating_sub(parts) };
             if head.kind == DATA && head.length == 0 && head.flags == 0 {
                 // Dropped, since it says nothing and h2 ends a connection after a hundred of them.
                 from += HEAD_BYTES;

@@ -271,6 +271,7 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
     // work.
     let clients = tokio::runtime::Builder::new_multi_thread()
         .event_interval(limits::TASKS_BETWEEN_POLLS)
+        .global_queue_interval(limits::TASKS_BETWEEN_WOKEN)
         .on_thread_start(|| slice::set(Duration::ZERO))
         .enable_all()
         .build();

@@ -14,6 +14,7 @@ use super::datadir::Inaccessible;
 use super::listen::Unbound;
 use super::url::Url;
 use super::{flags, holders};
+use crate::files;
 use crate::node::StartError;
 use crate::transfer::LoadError;
 use crate::{raft, store};
@@ -78,7 +79,7 @@ impl Refusal {
             }
             io::ErrorKind::PermissionDenied if url.is_unix() => {
                 let path = PathBuf::from(url.socket_path());
-                let hint = whose(path.parent().unwrap_or(&path));
+                let hint = whose(files::parent(&path));
                 (
                     format!("the socket of --{flag} may not be made"),
                     handbook(hint, "Permission denied"),
@@ -249,9 +250,8 @@ impl Refusal {
 /// Whose a path is, or the nearest directory above it that can be seen, and who this process is.
 fn whose(path: &Path) -> String {
     let (mut at, mut metadata) = (path, fs::symlink_metadata(path));
-    while metadata.is_err()
-        && let Some(parent) = at.parent()
-    {
+    while metadata.is_err() && files::parent(at) != at && at.parent().is_some() {
+        let parent = files::parent(at);
         (at, metadata) = (parent, fs::symlink_metadata(parent));
     }
     let uid = rustix::process::geteuid().as_raw();

@@ -137,7 +137,7 @@ impl AsFd for Rotated {
 impl Rotated {
     /// Opens the file, or makes it with its directory.
     pub(super) fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
-        let dir = dir_of(path);
+        let dir = files::parent(path);
         DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
         let mut options = OpenOptions::new();
         let file = files::open_with(options.append(true).create(true).mode(0o600), path)?;
@@ -211,10 +211,6 @@ impl Rotated {
     }
 }
 
-fn dir_of(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// What the names of files set aside begin and end with.
 fn parts(path: &Path) -> (String, String) {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -276,7 +272,7 @@ fn keep(path: &Path, rotation: &Rotation) -> io::Result<SyncSender<()>> {
 
 /// Removes what is too old or too much, and compresses the rest if that is wanted.
 fn look_after(path: &Path, rotation: &Rotation, now: i64) -> io::Result<()> {
-    let (dir, (prefix, extension)) = (dir_of(path), parts(path));
+    let (dir, (prefix, extension)) = (files::parent(path), parts(path));
     let mut aside = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

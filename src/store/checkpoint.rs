@@ -212,7 +212,7 @@ impl CheckpointWriter {
         };
         produce().map_err(Error::io(&self.path))?;
         self.is_published = true;
-        self.path.parent().map_or(Ok(()), dir::sync_dir)
+        dir::sync_dir(files::parent(&self.path))
     }
 }
 

@@ -155,7 +155,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = path.with_extension("tmp");
     put_aside(&temporary, bytes).map_err(Error::io(&temporary))?;
     fs::rename(&temporary, path).map_err(Error::io(path))?;
-    path.parent().map_or(Ok(()), sync_dir)
+    sync_dir(files::parent(path))
 }
 
 /// Writes the temporary file that is to be renamed, and syncs it. If it has the right contents

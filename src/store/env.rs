@@ -12,6 +12,7 @@ mod seek;
 mod write;
 
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,7 +75,7 @@ impl Env {
         for path in [&file, &lock] {
             files::check(path).map_err(Error::io(path))?;
         }
-        allocate(&lock);
+        allocate(&lock)?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_BYTES).max_readers(READERS_MAX).max_dbs(TABLES as u32);
         // SAFETY: NO_SYNC, the only flag given, may leave a damaged file after a power cut; it is
@@ -125,9 +126,10 @@ impl Env {
 }
 
 /// Allocates the blocks of LMDB's lock file, which LMDB maps for writing: on a full disk, the first
-/// access to a page without a block would be a SIGBUS. Must come before LMDB opens the file:
-/// closing any other descriptor of it later would release LMDB's POSIX lock.
-fn allocate(file: &Path) {
+/// access to a page without a block would be a SIGBUS. Fails for want of space; a file system that
+/// reserves none is borne. Must come before LMDB opens the file: closing any other descriptor of it
+/// later would release LMDB's POSIX lock.
+fn allocate(file: &Path) -> Result<(), Error> {
     let allocate = || -> std::io::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
@@ -135,8 +137,15 @@ fn allocate(file: &Path) {
         // Some file systems end with EINTR when a signal is pending.
         Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::KEEP_SIZE, 0, LOCK_BYTES))?)
     };
-    if let Err(error) = allocate() {
-        tracing::warn!(file = %file.display(), %error, "space could not be reserved");
+    match allocate() {
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            Err(Error::io(file)(error))
+        }
+        Err(error) => {
+            tracing::warn!(file = %file.display(), %error, "space could not be reserved");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 

@@ -77,6 +77,7 @@ pub use space::Room;
 pub use visit::Part;
 
 use crate::clock::LogLimit;
+use crate::files;
 use crate::limits::READ_CHUNK_ROWS;
 use crate::supervise::Thread;
 use crate::types::Revision;
@@ -487,7 +488,7 @@ fn create(db: &Path, id: u64) -> Result<(), Error> {
     dir::sync_dir(&generation_dir)?;
     dir::write_current(&new, 1)?;
     std::fs::rename(&new, db).map_err(Error::io(db))?;
-    db.parent().map_or(Ok(()), dir::sync_dir)
+    dir::sync_dir(files::parent(db))
 }
 
 fn read_opened(env: &Env, created: bool, generation: u64) -> Result<Opened, Error> {

@@ -150,21 +150,20 @@ pub(super) fn capped_by_disk(dir: &Path, bytes: u64) -> u64 {
 /// Free bytes for this process on the file system of the directory that holds `path`; the largest
 /// number if the system does not tell.
 pub(super) fn available(path: &Path) -> u64 {
-    let dir = path.parent().unwrap_or(path);
-    statvfs(dir).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+    statvfs(files::parent(path))
+        .map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Files and directories that can still be made on the file system of the directory that holds
 /// `path`; the largest number if the system does not tell, or makes inodes as they are needed.
 pub(super) fn available_files(path: &Path) -> u64 {
-    let stat = statvfs(path.parent().unwrap_or(path));
+    let stat = statvfs(files::parent(path));
     stat.ok().filter(|stat| stat.f_files > 0).map_or(u64::MAX, |stat| stat.f_favail)
 }
 
 /// Size of the file system of `path`; 0 if it cannot be measured.
 pub(super) fn total(path: &Path) -> u64 {
-    let dir = path.parent().unwrap_or(path);
-    statvfs(dir).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+    statvfs(files::parent(path)).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
 /// Whether a commit failed for want of disk space. LMDB reports a short write as EIO; then the disk

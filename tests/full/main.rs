@@ -479,6 +479,38 @@ fn inodes() {
     cluster.done(&["defrag"]);
 }
 
+/// A restore that finds no room says so, and leaves nothing behind.
+fn restores() {
+    let cluster = Cluster::start(Plan::of_seed(1, false));
+    let root = tempfile::tempdir().unwrap();
+    let snapshot = root.path().join("a.db");
+    cluster.done(&["snapshot", "save", snapshot.to_str().unwrap()]);
+    let plan = Plan { megabytes: 8, ..cluster.plan };
+    let disk = root.path().join("disk");
+    mount(&disk, &plan);
+    let mut file = File::create(disk.join("filler")).unwrap();
+    while file.write_all(&[7; 4096]).is_ok() {}
+    let data = disk.join("data");
+    let words =
+        ["snapshot", "restore", snapshot.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+    let output = run(RUSD, &words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let is_left = data.exists();
+    drop(file);
+    must("umount", &[disk.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{:?}: {said}", output.status);
+    assert!(said.contains("o space left"), "{said}");
+    assert!(!is_left, "something is left of it");
+}
+
+#[test]
+fn a_restore_on_a_full_disk_says_so_and_leaves_nothing() {
+    match env::var(INNER) {
+        Ok(_) => restores(),
+        Err(_) => mounting("a_restore_on_a_full_disk"),
+    }
+}
+
 #[test]
 fn a_defragmentation_without_inodes_says_so() {
     match env::var(INNER) {

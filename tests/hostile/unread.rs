@@ -1,7 +1,7 @@
 //! Clients that ask and do not read. The answers that wait for them are bounded, without a login.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use rusd::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest};
 use super::case::Case;
 use super::fixture::Member;
 use super::frames::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, RESET, SETTINGS, call,
-    frame, hello, message,
+    DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, RESET, SETTINGS,
+    WINDOW_UPDATE, call, frame, hello, message,
 };
 
 /// The cost of ten connections that are not read, and of a busy debug build.
@@ -73,6 +73,74 @@ async fn answers_of_headers_alone() {
     case.run(&member, async |member, end| {
         flood(member, 4, end, |number| {
             frame(HEADERS, END_HEADERS | END_STREAM, stream_of(number), &call("/no/such"))
+        })
+        .await
+    })
+    .await;
+}
+
+/// Calls whose answers come from another thread, and that a client sends faster than it awaits them.
+#[tokio::test(flavor = "multi_thread")]
+async fn puts_without_a_pause_whose_answers_are_taken() {
+    let member = Member::start(&[]);
+    let name = "puts in a row, answers taken";
+    let case = Case { name, growth_kib_max: SMALL_KIB_MAX, left_kib_max: SMALL_KIB_MAX };
+    case.run(&member, async |member, end| {
+        let address = member.address.clone();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let mut stream = TcpStream::connect(&address).unwrap();
+                let mut taken = stream.try_clone().unwrap();
+                let window = (u32::MAX / 2 - 65_535).to_be_bytes();
+                stream
+                    .write_all(&[hello(&[]), frame(WINDOW_UPDATE, 0, 0, &window)].concat())
+                    .unwrap();
+                // Ends with the connection.
+                thread::spawn(move || std::io::copy(&mut taken, &mut std::io::sink()));
+                thread::spawn(move || {
+                    let mut number = 0;
+                    while Instant::now() < end {
+                        let calls = (0..100).flat_map(|at| put(stream_of(number + at)));
+                        if stream.write_all(&calls.collect::<Vec<_>>()).is_err() {
+                            break;
+                        }
+                        number += 100;
+                    }
+                    let _ = stream.shutdown(Shutdown::Both);
+                })
+            })
+            .collect();
+        let ended = tokio::task::spawn_blocking(|| {
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+        ended.await.unwrap();
+    })
+    .await;
+}
+
+fn put(stream: u32) -> Vec<u8> {
+    let put = PutRequest { key: "a".into(), value: "b".into(), ..Default::default() };
+    let head = frame(HEADERS, END_HEADERS, stream, &call("/etcdserverpb.KV/Put"));
+    [head, frame(DATA, END_STREAM, stream, &message(&put.encode_to_vec()))].concat()
+}
+
+/// Each change of the windows' size is a change of each open stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_of_many_open_streams_that_change() {
+    let member = Member::start(&[]);
+    let name = "windows of 3000 open streams";
+    // 48 MiB: four kilobytes for each call.
+    let case = Case { name, growth_kib_max: (48 << 10) + SMALL_KIB_MAX, left_kib_max: 16 << 10 };
+    case.run(&member, async |member, end| {
+        flood(member, 4, end, |number| match number {
+            0..3000 => {
+                frame(HEADERS, END_HEADERS, stream_of(number), &call("/etcdserverpb.Watch/Watch"))
+            }
+            _ => {
+                let size = (65_535 + number % 2).to_be_bytes();
+                let name = INITIAL_WINDOW_SIZE.to_be_bytes();
+                frame(SETTINGS, 0, 0, &[&name[..], &size[..]].concat())
+            }
         })
         .await
     })

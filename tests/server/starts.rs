@@ -49,6 +49,32 @@ fn assert_told(said: &Value, subject: &str, hint: &str) {
 }
 
 #[test]
+fn directories_may_be_names_alone() {
+    let place = Place::new();
+    let [client, peer] = [free_address(), free_address()].map(|at| format!("http://{at}"));
+    for _ in 0..2 {
+        let mut command = member::serve();
+        let log = fs::File::create(place.path("log")).unwrap();
+        command.current_dir(place.root.path()).args(member::flags(
+            "m",
+            Path::new("data"),
+            &client,
+            &peer,
+        ));
+        command.args(member::alone("m", &peer)).args(["--wal-dir", "log-of-m"]);
+        let _process = Process::start(&mut command, log);
+        let address = client.trim_start_matches("http://");
+        let begun = std::time::Instant::now();
+        while !is_healthy(address) {
+            let said = fs::read_to_string(place.path("log")).unwrap();
+            assert!(!said.contains("fatal") && begun.elapsed().as_secs() < 60, "{said}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert!(place.path("log-of-m").is_dir());
+    }
+}
+
+#[test]
 fn a_refused_start_names_its_subject() {
     let place = Place::new();
     let ours = TcpListener::bind("127.0.0.1:0").unwrap();

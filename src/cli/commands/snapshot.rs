@@ -197,8 +197,7 @@ fn cannot(what: &[&[u8]], call: &[&[u8]], error: &io::Error) -> Vec<u8> {
 
 /// Syncs the directory of `path`, so that the file's name survives a power cut.
 fn sync_dir_of(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(files::parent(path))?.sync_all()
 }
 
 /// A snapshot file that is being written.

@@ -9,8 +9,9 @@ use crate::bbolt;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::format::FileStatus;
+use crate::cli::spec::Program;
 use crate::go;
-use crate::offline::Archive;
+use crate::offline::{Archive, Error};
 use crate::pb::KeyValue;
 use crate::transfer::{InstallError, WalkItem};
 
@@ -21,6 +22,9 @@ pub(super) fn run(context: &Context) -> Outcome {
     // As in etcdutl, a missing file is told before a format that does not exist.
     let archive = patiently(context, || Archive::open(context.path(0), "stat"))?;
     let display = context.display_of_flags()?;
+    if context.program == Program::Rusd {
+        check_end(&archive)?;
+    }
     archive.check().map_err(|error| {
         Failure::error(match error {
             bbolt::Error::NotBbolt(_) => "invalid database".to_owned(),
@@ -28,6 +32,19 @@ pub(super) fn run(context: &Context) -> Outcome {
         })
     })?;
     display.file_status(&read(&archive).map_err(Failure::error)?)
+}
+
+/// Says that a file was changed after it was saved. etcdutl looks at the pages alone, which does not
+/// show a changed byte of a value. A copy of a database file has no checksum.
+fn check_end(archive: &Archive) -> Outcome {
+    let text = match archive.check_hash() {
+        Ok(()) => return Ok(()),
+        Err(Error::NoHash) if archive.is_whole() => return Ok(()),
+        Err(Error::NoHash) => "it ends within a page: something was cut off or added",
+        Err(Error::Hash { .. }) => "its SHA-256 does not match its contents: they were changed",
+        Err(error) => return Err(Failure::error(error)),
+    };
+    Err(Failure::error(format!("the file is damaged: {text}")))
 }
 
 fn read(archive: &Archive) -> Result<FileStatus, InstallError> {

@@ -234,7 +234,7 @@ rusd snapshot status -w table backup.db
 rusd snapshot restore backup.db --data-dir /var/lib/rusd
 # One of three: the same file, once on each machine with its own name and URL
 rusd snapshot restore backup.db --data-dir /var/lib/rusd --name m1 \\
-  --initial-advertise-peer-urls http://10.0.0.1:2380 \\
+  --initial-advertise-peer-urls http://10.0.0.1:2380 --initial-cluster-token restored-1 \\
   --initial-cluster m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380,m3=http://10.0.0.3:2380
 "),
     ("make-mirror", "

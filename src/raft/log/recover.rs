@@ -17,6 +17,7 @@ use super::table::{LogPosition, Table};
 use super::write::{Tail, Writer};
 use super::zero_filler::{NEXT_NAME, Prepared};
 use super::{Error, Options, Segment, Segments, io_error};
+use crate::files;
 use crate::limits;
 use crate::planted::{self, Bug};
 
@@ -514,7 +515,7 @@ fn repair(
         }
         Err(error) => return Err(io_error("write", &kept)(error)),
     }
-    let dir = path.parent().unwrap_or(path);
+    let dir = files::parent(path);
     disk.fsync_dir(dir).map_err(io_error("sync", dir))?;
     // The blocks stay allocated: if the file were cut, another process could take them.
     let rest = bytes.get(offset as usize..).unwrap_or_default();

@@ -12,6 +12,7 @@ use super::format::{Encoder, Metadata, SnapshotRecord, entry_bytes_max, segment_
 use super::table::{EntryPosition, LogPosition};
 use super::zero_filler::{Current, NEXT_NAME, Prepared, ZeroFiller};
 use super::{Error, Options, Room, Segment, Segments, io_error};
+use crate::files;
 use crate::limits;
 use crate::planted::{self, Bug};
 use crate::supervise::Supervisor;
@@ -120,7 +121,7 @@ pub fn create(
     file.fdatasync().map_err(io_error("sync", &path))?;
     disk.fsync_dir(&work).map_err(io_error("sync", &work))?;
     disk.rename(&work, dir).map_err(io_error("rename", &work))?;
-    let parent = dir.parent().unwrap_or(dir);
+    let parent = files::parent(dir);
     disk.fsync_dir(parent).map_err(io_error("sync", parent))
 }
 

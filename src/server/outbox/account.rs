@@ -278,7 +278,11 @@ impl Account {
     }
 
     fn charge_for(self: &Arc<Self>, kind: AnswerSize, bytes: usize) -> Charge {
-        let cost = bytes + limits::UNSENT_ANSWER_BYTES;
+        let beside = match kind {
+            AnswerSize::Any => limits::UNSENT_ANSWER_BYTES,
+            AnswerSize::Small => limits::SMALL_UNSENT_ANSWER_BYTES,
+        };
+        let cost = bytes + beside;
         if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
             let mut large = self.large.lock();
             large.push(cost);

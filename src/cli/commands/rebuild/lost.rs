@@ -79,10 +79,17 @@ impl Command<'_> {
     async fn finish(&self, plan: &mut Rebuild, old: &Member) -> Outcome {
         let new_id = self.add(plan).await?;
         let (_, members) = self.members().await?;
+        let clients = match old.client_ur_ls.is_empty() {
+            true => {
+                "the client URLs are a guess, since the old member's are no longer known: put in \
+                 those that clients know"
+            }
+            false => "compare the client URLs with those that clients know",
+        };
         self.say(format!(
             "Now start the new member, with an empty directory, on any machine that has these \
              addresses:\n\n{}\n\nOther flags, such as those of TLS, are those of the other members; \
-             compare the client URLs with those that clients know. \
+             {clients}. \
              It joins as member {new_id:x} and gets everything from them.",
             serve_command(plan, old, new_id, &members)
         ));
@@ -118,8 +125,7 @@ fn serve_command(plan: &Rebuild, old: &Member, new_id: u64, members: &[Member]) 
     let cluster: Vec<String> = members.iter().flat_map(of).collect();
     let peers = plan.peer_urls.join(",");
     let clients = match old.client_ur_ls.as_slice() {
-        // An earlier attempt has removed it, and with it what was known of them.
-        [] => "http://127.0.0.1:2379".to_owned(),
+        [] => likely_clients(plan, members),
         urls => urls.join(","),
     };
     let flags = [
@@ -135,6 +141,22 @@ fn serve_command(plan: &Rebuild, old: &Member, new_id: u64, members: &[Member]) 
     let lines = flags.iter().map(|(flag, value)| format!("    --{flag} {}", quoted(value)));
     let lines: Vec<String> = lines.collect();
     format!("  rusd serve \\\n{}", lines.join(" \\\n"))
+}
+
+/// The client URLs of a member that an earlier attempt has removed, and with it what was known of
+/// them: its host is that of its peer URLs, scheme and port are most likely those of another member.
+fn likely_clients(plan: &Rebuild, members: &[Member]) -> String {
+    let parts = |url: &str| -> Option<(String, String, String)> {
+        let (scheme, rest) = url.split_once("://")?;
+        let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
+        Some((scheme.to_owned(), host.to_owned(), port.to_owned()))
+    };
+    let host = plan.peer_urls.iter().find_map(|url| Some(parts(url)?.1));
+    let mut others = members.iter().flat_map(|member| &member.client_ur_ls);
+    let other = others.find_map(|url| parts(url));
+    let (scheme, _, port) =
+        other.unwrap_or_else(|| ("http".to_owned(), String::new(), "2379".to_owned()));
+    format!("{scheme}://{}:{port}", host.as_deref().unwrap_or("127.0.0.1"))
 }
 
 /// Where to listen for these URLs: a member listens at addresses, and is advertised by names, too.
@@ -176,6 +198,14 @@ mod tests {
             "{text}"
         );
         assert!(text.starts_with("  rusd serve \\\n    --name c \\\n"), "{text}");
+        let known = Member {
+            client_ur_ls: vec!["https://127.0.0.12:44579".to_owned()],
+            ..member(1, "a", "http://127.0.0.12:44580")
+        };
+        let plan = Rebuild { peer_urls: vec!["http://127.0.0.13:44580".to_owned()], ..plan };
+        let text = serve_command(&plan, &Member::default(), 7, &[known]);
+        let guess = "https://127.0.0.13:44579";
+        assert!(text.contains(&format!("--advertise-client-urls {guess} \\\n")), "{text}");
         let urls = "https://m1.example.org:2379,http://[::1]:1,http://10.0.0.1:2";
         let listened = "https://0.0.0.0:2379,http://[::1]:1,http://10.0.0.1:2";
         assert_eq!(listening(urls), listened);
