@@ -485,6 +485,11 @@ pub const GIVE_BACK_FREE_BYTES_MIN: usize = 8 << 20;
 /// Free memory is given back in the middle of a flood, too, once the process has grown by so many bytes
 /// more than are counted: answers of different sizes that come and go leave holes between each other.
 pub const GIVE_BACK_HOLES_BYTES_MIN: usize = 256 << 20;
+/// Free memory that no count tells of, such as that of watched keys, is given back, too, once it is
+/// more than this and a quarter of what the process holds. The allocator is asked that seldom, since
+/// it visits each free piece to answer.
+pub const GIVE_BACK_SPARE_BYTES_MIN: usize = 64 << 20;
+pub const GIVE_BACK_SPARE_INTERVAL: Duration = Duration::from_secs(15);
 /// Shortest time between two times that memory is given back: each locks the allocator for some
 /// milliseconds.
 pub const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);
