@@ -15,7 +15,7 @@ pub(super) trait PeerOwner: Send + Sync {
     fn supervisor(&self) -> Supervisor;
     /// The peer of this id, if it is known.
     fn peer(&self, id: u64) -> Option<Arc<Peer>>;
-    /// Hands a message of `from` to raft. Returns whether raft has taken it.
+    /// Hands a message of `from` to raft. Returns false if raft could not take it.
     fn receive(&self, from: u64, message: Message) -> bool;
     /// Tells raft of a message that a peer did not get, or may not have got.
     fn unsent(&self, message: Message, may_have_come: bool);

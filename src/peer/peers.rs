@@ -227,17 +227,20 @@ impl Peers {
     }
 
     /// Hands a message from a stream of `from` to raft, unless it names another sender or proposes
-    /// an entry that no member could apply. Returns whether raft has taken it.
+    /// an entry that no member could apply. Returns false if raft could not take it: it may be sent
+    /// again.
     pub(super) fn receive(&self, from: u64, message: Message) -> bool {
         if message.from != from {
-            return self.refuse(from, "it has another sender");
+            self.refuse(from, "it has another sender");
+            return true;
         }
         let is_proposal = message.msg_type == MessageType::MsgPropose as i32;
         if is_proposal
             && let Some(events) = self.events.get()
             && !message.entries.iter().all(|entry| events.admits(entry))
         {
-            return self.refuse(from, "it proposes what nobody could apply");
+            self.refuse(from, "it proposes what nobody could apply");
+            return true;
         }
         let peer = self.peer(from);
         if let Some(peer) = &peer {
@@ -272,7 +275,7 @@ impl Peers {
         }
     }
 
-    fn refuse(&self, from: u64, why: &str) -> bool {
+    fn refuse(&self, from: u64, why: &str) {
         let refused = self.messages_refused.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::messages_refused().inc();
         // Logged at powers of two: a broken peer must not flood the log.
@@ -280,7 +283,6 @@ impl Peers {
             let peer = format_args!("{from:x}");
             tracing::warn!(%peer, refused, "a message of another member was refused: {why}");
         }
-        false
     }
 
     /// The peer of this id, if it is known.

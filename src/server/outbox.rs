@@ -127,7 +127,7 @@ impl Outbox {
             // glibc's allocator keeps what is freed piece by piece until it is told to give it
             // back.
             let may_have = self.may_have_free_memory(&mut floods, held);
-            let is_to_ask = held > 2 * limits::GIVE_BACK_SPARE_BYTES_MIN
+            let is_to_ask = held > limits::GIVE_BACK_SPARE_BYTES_MIN
                 && asked.elapsed() > limits::GIVE_BACK_SPARE_INTERVAL;
             let mut spare = 0;
             if is_to_ask && !may_have {

@@ -156,7 +156,7 @@ async fn watches_of_long_keys() {
     let member = Member::start(&[]);
     let name = "300 watches of keys of a megabyte";
     // The keys, once as they arrive and once as they are watched.
-    let case = Case { name, growth_kib_max: 700 << 10, left_kib_max: SMALL_KIB_MAX };
+    let case = Case { name, growth_kib_max: 700 << 10, left_kib_max: 80 << 10 };
     case.run(&member, async |member, end| {
         let mut client = WatchClient::new(member.endpoint().connect().await.unwrap());
         let (requests, sent) = tokio::sync::mpsc::channel(1);

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::fixture::{Member, PATIENCE};
+use super::member;
 
 const CORS: [&str; 3] = [
     "Access-Control-Allow-Headers: accept, content-type, authorization",
@@ -127,6 +128,12 @@ async fn requests_are_answered_as_by_etcd() {
     let (data, log) = (root.path().join("data"), root.path().join("log"));
     let mut member = Member::spawn_with(&["--gateway-exact-errors"], &[], &data, &log);
     member.wait_ready();
+    // The answers tell the cluster's version, which is decided soon after the start.
+    let begun = std::time::Instant::now();
+    while member::get(&member.address, "/version").contains("not_decided") {
+        assert!(begun.elapsed() < PATIENCE, "no version is decided");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     let mut wrong = Vec::new();
     for line in include_str!("data/http1.tsv").lines().filter(|line| !line.starts_with("# ")) {
         let columns: Vec<&str> = line.split('\t').collect();
