@@ -47,35 +47,35 @@ pub(super) async fn check_new(
         if known.any(|member| !member.client_urls.is_empty()) {
             return Err(format!("member {id:x} has already been bootstrapped"));
         }
-        // etcd founds a cluster of its own then, which the others turn away for ever.
-        if config.started_as == StartedAs::Rusd && told.cluster_id != cluster_id {
-            return Err(of_another_cluster(&told, &own, cluster_id));
+        // etcd founds a cluster of its own then, which the others turn away for ever. One that does
+        // not know this member may be the stray one itself, and is no reason to refuse.
+        if config.started_as == StartedAs::Rusd
+            && told.cluster_id != cluster_id
+            && let Some(why) = is_awaited(&told, &own, cluster_id)
+        {
+            return Err(why);
         }
     }
     Ok(())
 }
 
-/// Why this member cannot found a cluster with one that is of another.
-fn of_another_cluster(told: &ClusterAnswer, own: &[String], cluster_id: u64) -> String {
-    let theirs = told.cluster_id;
+/// Why this member cannot found a cluster: another one has it as a member, by its URLs.
+fn is_awaited(told: &ClusterAnswer, own: &[String], cluster_id: u64) -> Option<String> {
     let sorted = |urls: &[String]| {
         let mut urls = urls.to_vec();
         urls.sort();
         urls
     };
-    match told.members.iter().find(|member| sorted(&member.peer_urls) == sorted(own)) {
-        Some(Member { id, client_urls, .. }) if !client_urls.is_empty() => {
-            format!("member {id:x} has already been bootstrapped, in cluster {theirs:x}")
-        }
-        Some(Member { id, .. }) => format!(
+    let theirs = told.cluster_id;
+    let mut known = told.members.iter().filter(|it| sorted(&it.peer_urls) == sorted(own));
+    let Member { id, client_urls, .. } = known.next()?;
+    Some(match client_urls.is_empty() {
+        false => format!("member {id:x} has already been bootstrapped, in cluster {theirs:x}"),
+        true => format!(
             "the others are of cluster {theirs:x}, which waits for this member as {id:x}; \
              --initial-cluster-state new would found cluster {cluster_id:x}"
         ),
-        None => format!(
-            "the others are of cluster {theirs:x}, and --initial-cluster-state new would found \
-             cluster {cluster_id:x}"
-        ),
-    }
+    })
 }
 
 /// For a running cluster: asks the others in turn for its members, and finds this one's id by its

@@ -387,14 +387,6 @@ const BY_TEXT: &[(&str, &str, &str)] = &[
         "start it with --initial-cluster-state existing; see the handbook, \"Cluster id mismatch\"",
     ),
     (
-        "would found cluster",
-        "the other members are of another cluster than the one that would be founded",
-        "to join theirs, announce this member with `rusd member add`, and start it with \
-         --initial-cluster-state existing; to found one with them, all start with empty \
-         directories, the same --initial-cluster and the same --initial-cluster-token; see the \
-         handbook, \"Cluster id mismatch\"",
-    ),
-    (
         "has already been bootstrapped",
         "this member has been part of the cluster, and its data directory is gone",
         "`rusd rebuild` puts a new member in its place; see the handbook, \"Lost directory\"",
