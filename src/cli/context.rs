@@ -162,6 +162,11 @@ impl Context {
                 false => self.flags.string("discovery-srv").to_owned(),
             },
         };
+        if self.program == Program::Rusd
+            && let Err(text) = tls.validate()
+        {
+            return Err(Failure::bytes(Exit::BadArguments, self.of_tls_files(&tls, text)));
+        }
         let size = |name| usize::try_from(self.flags.int(name)).unwrap_or_default();
         Ok(Config {
             endpoints,
@@ -175,6 +180,27 @@ impl Context {
             reach: self.reach(),
             logger: "etcd-client",
         })
+    }
+
+    /// What is wrong with the files for TLS, with the variables that name them: one may be left from
+    /// another cluster.
+    fn of_tls_files(&self, tls: &TlsOptions, etcdctls: Vec<u8>) -> Vec<u8> {
+        let names = ["cert", "key", "cacert"].map(|name| (name, variable(name)));
+        let is_set = |(name, variable): &&(&str, String)| {
+            let value = env::var_os(variable).map(OsString::into_vec);
+            value.is_some_and(|value| value == self.flags.bytes(name))
+        };
+        let set: Vec<&str> = names.iter().filter(is_set).map(|(_, it)| it.as_str()).collect();
+        let mut text = match (&tls.cert, &tls.key) {
+            (Some(_), None) => b"--cert is given without --key; they go together".to_vec(),
+            (None, Some(_)) => b"--key is given without --cert; they go together".to_vec(),
+            _ => etcdctls,
+        };
+        if !set.is_empty() {
+            let named = format!(". Set in the environment: {}", set.join(", "));
+            text.extend_from_slice(named.as_bytes());
+        }
+        text
     }
 
     /// The display that the global flags ask for.

@@ -5,10 +5,12 @@
 //! without Go's words.
 
 mod causes;
+mod plain;
 
 use super::exit::{Exit, Failure};
 use crate::client::Error;
 use causes::unreachable;
+use plain::{plain, plain_text};
 
 /// An error for people.
 #[derive(Debug, PartialEq, Eq)]
@@ -185,10 +187,7 @@ const KNOWN: &[(&str, Words)] = &[
         "can only promote a learner member",
         Say("this member votes already; only a learner can be promoted"),
     ),
-    (
-        "can only promote a learner member which is in sync with leader",
-        Say("the learner is not up to date with the leader yet; try again once it is"),
-    ),
+    ("can only promote a learner member which is in sync with leader", Say(NOT_UP_TO_DATE)),
     (
         "too many learner members in cluster",
         Say(
@@ -309,6 +308,8 @@ const KNOWN: &[(&str, Words)] = &[
     ),
 ];
 
+const NOT_UP_TO_DATE: &str = "the learner is not up to date with the leader yet; try again once it \
+                              is. If it stays so, see the handbook, \"Learner not promoted\"";
 const TIMED_OUT: &str = "the request timed out in the cluster, and may still take effect. It may have \
                          lost its leader or have too much to do: 'rusd doctor' shows it";
 
@@ -387,53 +388,6 @@ fn of_text(text: &str) -> Told {
         text if text.starts_with("etcdserver: ") => of_status(tonic::Code::Unknown, text),
         text => Told { exit: Exit::Error, text: plain_text(text) },
     }
-}
-
-/// A message without the words of Go and gRPC that etcdctl's messages contain.
-fn plain(message: &[u8]) -> Vec<u8> {
-    // What is not UTF-8 names a file or a key, and is left as it is.
-    std::str::from_utf8(message).map_or_else(|_| message.to_vec(), |text| plain_text(text).into())
-}
-
-fn plain_text(text: &str) -> String {
-    const MARSHALING: &str = "grpc: error while marshaling: string field contains invalid UTF-8";
-    let of_grpc = text.strip_prefix("rpc error: code = ").and_then(|it| it.split_once(" desc = "));
-    match of_grpc.map_or(text, |(_, why)| why) {
-        MARSHALING => "names must be valid UTF-8".to_owned(),
-        "unsupported output format" => {
-            "unsupported output format; -o takes simple, table, fields, json, jsonl, yaml or \
-             protobuf, and not every command has all of them"
-                .to_owned()
-        }
-        text => match directory_in_use(text) {
-            Some(dir) => format!(
-                "{dir} exists and is not empty; give --data-dir a new directory, or set that one aside first"
-            ),
-            None => without_strconv(text),
-        },
-    }
-}
-
-/// The directory that a restore does not write into.
-fn directory_in_use(text: &str) -> Option<&str> {
-    text.strip_prefix("data-dir ")?.strip_suffix(" not empty or could not be read")
-}
-
-/// Puts plain words in the place of `strconv.ParseInt: parsing "x": invalid syntax`.
-fn without_strconv(text: &str) -> String {
-    let parts = || {
-        let (before, rest) = text.split_once("strconv.")?;
-        let (_, rest) = rest.split_once(": parsing ")?;
-        let (shown, after) = [": invalid syntax", ": value out of range"]
-            .into_iter()
-            .find_map(|why| rest.split_once(why).map(|(shown, after)| ((shown, why), after)))?;
-        let words = match shown.1 {
-            ": invalid syntax" => "is not a number",
-            _ => "is out of range",
-        };
-        Some(format!("{before}{} {words}{after}", shown.0))
-    };
-    parts().unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -548,6 +502,7 @@ mod tests {
             Cause::UnknownHost,
             Cause::NameSilent(second),
             Cause::NoRoute,
+            Cause::Unconnected(second),
             Cause::Silent(second),
             Cause::Closed,
             Cause::SpeaksTls,
@@ -575,25 +530,5 @@ mod tests {
                 ["any endpoint: https://a:1: ", &cause.to_string(), "; b:2: connection refused. "];
             assert!(parts.iter().all(|part| text.contains(part)) && is_plain(&text), "{text}");
         }
-    }
-
-    #[test]
-    fn gos_words_are_left_out() {
-        for (message, words) in [
-            (
-                "bad lease ID arg (strconv.ParseInt: parsing \"xyz\": invalid syntax), expecting ID in Hex",
-                "bad lease ID arg (\"xyz\" is not a number), expecting ID in Hex",
-            ),
-            ("strconv.ParseInt: parsing \"9\": value out of range", "\"9\" is out of range"),
-            (
-                "rpc error: code = Internal desc = grpc: error while marshaling: string field contains \
-                 invalid UTF-8",
-                "names must be valid UTF-8",
-            ),
-            ("open /x: no such file or directory", "open /x: no such file or directory"),
-        ] {
-            assert_eq!(String::from_utf8(plain(message.as_bytes())).unwrap(), words);
-        }
-        assert_eq!(plain(b"\xff"), b"\xff");
     }
 }

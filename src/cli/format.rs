@@ -57,6 +57,14 @@ impl Format {
             b"table" => Self::Table,
             b"yaml" if program == Program::Rusd => Self::Yaml,
             b"jsonl" if program == Program::Rusd => Self::Jsonl,
+            name if program == Program::Rusd => {
+                let text = format!(
+                    "--write-out, or ETCDCTL_WRITE_OUT, takes simple, table, fields, json, jsonl, \
+                     yaml or protobuf, not {}",
+                    go::quote(name)
+                );
+                return Err(Failure::new(Exit::BadFeature, text));
+            }
             _ => return Err(Failure::new(Exit::BadFeature, "unsupported output format")),
         })
     }

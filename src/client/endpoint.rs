@@ -265,10 +265,11 @@ impl Dialer {
                 // Without the dot that ends an absolute name: the system may know the name only
                 // without it, from its hosts file for instance.
                 let addresses: Vec<_> = self.resolve(host.replace(".:", ":")).await?.collect();
-                self.note(Cause::Silent(self.limit));
+                self.note(Cause::Unconnected(self.limit));
                 let stream = TcpStream::connect(&addresses[..])
                     .await
                     .map_err(|error| self.undialled(&error))?;
+                self.note(Cause::Silent(self.limit));
                 stream.set_nodelay(true)?;
                 *self.addresses.lock() = Some(Addresses {
                     peer: stream.peer_addr()?.to_string(),

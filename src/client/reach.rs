@@ -29,7 +29,9 @@ pub enum Cause {
     /// No name server has answered within the time of a dial.
     NameSilent(Duration),
     NoRoute,
-    /// The endpoint takes connections, or drops them, and says nothing.
+    /// No connection came about, and nobody has refused one.
+    Unconnected(Duration),
+    /// The endpoint takes connections and says nothing.
     Silent(Duration),
     /// The connection was closed before the server said anything.
     Closed,
@@ -68,6 +70,7 @@ impl Cause {
             | Self::UnknownHost
             | Self::NameSilent(_)
             | Self::NoRoute
+            | Self::Unconnected(_)
             | Self::Silent(_)
             | Self::Closed => true,
             Self::SpeaksTls | Self::NotGrpc | Self::Tls(_) | Self::BadAddress | Self::Other(_) => {
@@ -88,7 +91,10 @@ impl fmt::Display for Cause {
                 write!(f, "no name server answers within {}", go::duration(*time))
             }
             Self::NoRoute => f.write_str("no route to it"),
-            Self::Silent(time) => write!(f, "no answer within {}", go::duration(*time)),
+            Self::Unconnected(time) => write!(f, "no connection within {}", go::duration(*time)),
+            Self::Silent(time) => {
+                write!(f, "it takes connections, but no answer within {}", go::duration(*time))
+            }
             Self::Closed => f.write_str("it closes the connection without an answer"),
             Self::SpeaksTls => f.write_str("it speaks TLS, and the connection is in clear"),
             Self::NotGrpc => f.write_str("it is no etcd: what it speaks is not gRPC"),

@@ -255,7 +255,11 @@ impl Report {
 
     fn log(&mut self, wal: &Path, db: &Path, examined: Option<&Examined>) {
         if !wal.is_dir() {
-            self.damage(wal, "the directory", "the log is missing");
+            let advice = format!(
+                "if the member is started with --wal-dir, give the same here; if its log is lost, \
+                 {REBUILD}"
+            );
+            self.add(Severity::Damage, wal, "the directory", "the log is missing", &advice);
             return;
         }
         let log = match AtRest::read(wal) {

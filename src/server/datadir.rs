@@ -47,7 +47,8 @@ fn warn_if_open(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn has_log(path: &Path) -> io::Result<bool> {
+/// Whether a directory holds a log.
+pub(super) fn has_log(path: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         entries => entries?,

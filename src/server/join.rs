@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::config::Config;
+use super::config::{Config, StartedAs};
 use super::member_list::MemberUrls;
 use super::resolve;
 use super::tls::TlsDial;
@@ -35,6 +35,9 @@ pub(super) async fn check_new(
         own.clone_from(urls);
     }
     let id = types::member_id(&own, token, None);
+    let ids: Vec<u64> =
+        cluster.iter().map(|(_, urls)| types::member_id(urls, token, None)).collect();
+    let cluster_id = types::cluster_id(&ids);
     let dial = TlsDial::new(&config.tls, config.local_address())?;
     let asked = other_urls(config, cluster)
         .into_iter()
@@ -44,8 +47,35 @@ pub(super) async fn check_new(
         if known.any(|member| !member.client_urls.is_empty()) {
             return Err(format!("member {id:x} has already been bootstrapped"));
         }
+        // etcd founds a cluster of its own then, which the others turn away for ever. One that does
+        // not know this member may be the stray one itself, and is no reason to refuse.
+        if config.started_as == StartedAs::Rusd
+            && told.cluster_id != cluster_id
+            && let Some(why) = is_awaited(&told, &own, cluster_id)
+        {
+            return Err(why);
+        }
     }
     Ok(())
+}
+
+/// Why this member cannot found a cluster: another one has it as a member, by its URLs.
+fn is_awaited(told: &ClusterAnswer, own: &[String], cluster_id: u64) -> Option<String> {
+    let sorted = |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort();
+        urls
+    };
+    let theirs = told.cluster_id;
+    let mut known = told.members.iter().filter(|it| sorted(&it.peer_urls) == sorted(own));
+    let Member { id, client_urls, .. } = known.next()?;
+    Some(match client_urls.is_empty() {
+        false => format!("member {id:x} has already been bootstrapped, in cluster {theirs:x}"),
+        true => format!(
+            "the others are of cluster {theirs:x}, which waits for this member as {id:x}; \
+             --initial-cluster-state new would found cluster {cluster_id:x}"
+        ),
+    })
 }
 
 /// For a running cluster: asks the others in turn for its members, and finds this one's id by its
@@ -205,7 +235,6 @@ mod tests {
 
     use super::*;
     use crate::server::config::Source;
-    use crate::server::config::StartedAs;
     use crate::server::load::load;
     use crate::server::member_list;
 

@@ -117,8 +117,12 @@ fn unexpected(word: &str, before: Option<&String>) -> String {
     }
 }
 
-fn refusal(flag: &Flag, value: &str, why: &str) -> String {
-    let takes = match flag.kind {
+/// What a flag takes, as a value with or without a unit; None if its kind does not say.
+pub(super) fn takes(flag: &Flag, has_units: bool) -> Option<&'static str> {
+    Some(match flag.kind {
+        _ if !has_units && [&SIZES[..], &SECONDS, &MILLISECONDS].concat().contains(&flag.name) => {
+            "a whole number"
+        }
         _ if SIZES.contains(&flag.name) => {
             "bytes, as a number or with a unit, such as 8GiB or 1500000"
         }
@@ -132,7 +136,13 @@ fn refusal(flag: &Flag, value: &str, why: &str) -> String {
         FlagKind::State => "new or existing",
         FlagKind::Fallback => "exit",
         FlagKind::Gates => "feature gates, such as A=true,B=false",
-        _ => return format!("--{} does not take {}: {why}", flag.name, go::quote(value)),
+        _ => return None,
+    })
+}
+
+fn refusal(flag: &Flag, value: &str, why: &str) -> String {
+    let Some(takes) = takes(flag, true) else {
+        return format!("--{} does not take {}: {why}", flag.name, go::quote(value));
     };
     let why = match flag.kind {
         FlagKind::Urls | FlagKind::Gates => format!(" ({why})"),

@@ -131,7 +131,7 @@ async fn start_node(
             metrics::set_server_id(node.member_id());
             Ok(node)
         }
-        Ok(Err(error)) => Err(Refusal::of_directory(&config.data_dir, &error).into()),
+        Ok(Err(error)) => Err(Refusal::of_directory(config, &error).into()),
         Err(gone) => Err(supervisor.failure_reason().unwrap_or_else(|| gone.to_string()).into()),
     }
 }

@@ -318,6 +318,8 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
             ExitCode::FAILURE
         }
         Err(cluster::Error::Refused(refusal)) => refused(config.started_as, &refusal),
-        Err(error) => refused(config.started_as, &Refusal::of_text(&error.to_string())),
+        Err(error) => {
+            refused(config.started_as, &Refusal::of_bootstrap(&config, &error.to_string()))
+        }
     }
 }

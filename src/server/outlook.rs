@@ -6,9 +6,12 @@
 //! which `node` logs under either name. [`Outlook`] decides from what a look shows, without a clock
 //! or a network, and [`watch`] looks once a second and when the leader changes.
 
+mod hints;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
+use hints::{why_unreachable, without_leader};
 use tokio::sync::watch::Receiver;
 
 use super::config::{Config, StartedAs};
@@ -72,6 +75,7 @@ enum Said {
         term: u64,
     },
     NoLeader {
+        is_learner: bool,
         since: Duration,
         unreachable: Vec<String>,
     },
@@ -248,7 +252,8 @@ impl Outlook {
         let since = *self.enough_since.get_or_insert(look.now);
         if look.now.saturating_sub(since) >= self.patience() && !self.has_told_no_leader {
             self.has_told_no_leader = true;
-            said.push(Said::NoLeader { since: alone_for, unreachable: missing });
+            let is_learner = look.members.iter().any(|it| it.id == self.own && !it.is_voter);
+            said.push(Said::NoLeader { is_learner, since: alone_for, unreachable: missing });
         }
     }
 
@@ -301,20 +306,28 @@ fn say(said: &Said, own: u64) {
         Said::LeaderLost { leader, term } => {
             tracing::warn!(leader = leader.called(), term, "leader lost");
         }
-        Said::NoLeader { since, unreachable } => tracing::warn!(
+        Said::NoLeader { is_learner, since, unreachable } => tracing::warn!(
             "for" = shown(*since),
             unreachable = ?unreachable,
-            hint = "the voters that are reached do not agree on one; see the handbook, \"No leader\"",
+            hint = without_leader(*is_learner),
             "no leader"
         ),
-        Said::QuorumLost { is_new, needed, present, missing } => {
-            let hint = "nothing is written until enough of them are back; see the handbook, \"Lost quorum\"";
-            if *is_new {
-                tracing::warn!(present, needed, missing = ?missing, hint, "no quorum yet");
-            } else {
-                tracing::error!(present, needed, missing = ?missing, hint, "quorum lost");
-            }
-        }
+        Said::QuorumLost { is_new: true, needed, present, missing } => tracing::warn!(
+            present,
+            needed,
+            missing = ?missing,
+            hint = "a majority of the members must run and reach each other: start those that are \
+                    missing; see the handbook, \"No leader\"",
+            "no quorum yet"
+        ),
+        Said::QuorumLost { is_new: false, needed, present, missing } => tracing::error!(
+            present,
+            needed,
+            missing = ?missing,
+            hint = "nothing is written until enough of them are back; see the handbook, \"Lost \
+                    quorum\"",
+            "quorum lost"
+        ),
         Said::QuorumRegained { is_new: true, took } => {
             tracing::info!(took = shown(*took), "quorum reached");
         }
@@ -325,7 +338,7 @@ fn say(said: &Said, own: u64) {
             peer = peer.called(),
             urls = ?peer.urls,
             error = peer.failure,
-            hint = "see the handbook, \"Member unreachable\"",
+            hint = why_unreachable(&peer.failure),
             "member unreachable"
         ),
         Said::Reached { peer, took } => {
@@ -510,6 +523,18 @@ mod tests {
         assert_eq!(outlook.look(&at(2, 0, &[2, 3])), []);
         assert_eq!(kinds(&outlook.look(&at(2, 3, &[2, 3]))), ["changed"]);
         assert_eq!(kinds(&outlook.look(&at(9, 1, &[2, 3]))), ["changed"]);
+    }
+
+    #[test]
+    fn a_learner_without_a_leader_is_no_voter_that_disagrees() {
+        let mut outlook = Outlook::new(1, ELECTION, Duration::ZERO);
+        let mut look = at(1, 0, &[2, 3]);
+        look.members[0].is_voter = false;
+        outlook.look(&look);
+        look.now = Duration::from_secs(20);
+        let said = outlook.look(&look);
+        let is_it = |said: &Said| matches!(said, Said::NoLeader { is_learner: true, .. });
+        assert!(said.iter().any(is_it), "{said:?}");
     }
 
     #[test]

@@ -9,11 +9,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::config::Config;
-use super::datadir::Inaccessible;
+use super::config::{Config, Source};
+use super::datadir::{self, Inaccessible};
 use super::listen::Unbound;
 use super::url::Url;
-use super::{flags, holders};
+use super::{flags, holders, kindly, member_list};
 use crate::files;
 use crate::node::StartError;
 use crate::transfer::LoadError;
@@ -43,8 +43,74 @@ impl Refusal {
         Self { subject: subject.to_owned(), error: error.to_owned(), hint: hint.to_owned() }
     }
 
+    /// A first start that fails before the data directory is opened.
+    pub(super) fn of_bootstrap(config: &Config, error: &str) -> Self {
+        let has_run = error.contains("has already been bootstrapped");
+        if has_run && matches!(store::is_vacant(&config.data_dir.join("member/db")), Ok(false)) {
+            return Self::of_missing_log(&config.data_dir, config.wal_dir.as_deref(), error);
+        }
+        if error.contains("cannot fetch cluster info")
+            && let Source::Flags(list) = &config.source
+            && let Ok(members) = member_list::parse(list)
+            && members.iter().all(|(name, _)| *name == config.name)
+        {
+            let subject = "--initial-cluster names no other member, so there is none to ask";
+            let hint = "with --initial-cluster-state existing it lists all members of the cluster, \
+                        this one included, as `rusd member add` has printed it";
+            let (subject, hint) = (subject.to_owned(), handbook(hint, "Member never started"));
+            return Self { subject, error: error.to_owned(), hint };
+        }
+        Self::of_text(error)
+    }
+
+    /// A store whose log is not where it is looked for. That it lies elsewhere is likelier than that
+    /// it is lost.
+    fn of_missing_log(data_dir: &Path, wal_dir: Option<&Path>, error: &str) -> Self {
+        let (dir, own) = (data_dir.display(), data_dir.join("member/wal"));
+        let has_own = datadir::has_log(&own).unwrap_or_default();
+        let (place, hint) = match wal_dir {
+            Some(wal) if has_own => {
+                (format!("in {}, of --wal-dir", wal.display()), "it is in it: leave --wal-dir out")
+            }
+            Some(wal) => (
+                format!("in {}, of --wal-dir", wal.display()),
+                "give the --wal-dir with which the member was started before",
+            ),
+            None => (
+                "in it".to_owned(),
+                "if the member was started with --wal-dir before, give that again",
+            ),
+        };
+        let hint = format!(
+            "{hint}. If the log is lost: in a cluster, `rusd rebuild` makes this member anew from \
+             the others; a single member is restored from a backup"
+        );
+        let subject = format!("the log of data directory {dir} is not {place}");
+        Self { subject, error: error.to_owned(), hint: handbook(hint, "Damaged directory") }
+    }
+
+    /// A value of a variable or of a configuration file, in the form `invalid value VALUE for NAME:
+    /// WHY`, that its flag does not take.
+    fn of_value(error: &str) -> Option<Self> {
+        let (_, rest) = error.split_once("invalid value ")?;
+        let (_, rest) = rest.rsplit_once("\" for ")?;
+        let (name, _) = rest.split_once(": ")?;
+        let is_its = |flag: &&flags::Flag| flags::environment_name(flag.name) == name;
+        let variable = flags::FLAGS.iter().find(is_its);
+        let flag = variable.or_else(|| flags::find(name))?;
+        let hint = match kindly::takes(flag, variable.is_some()) {
+            Some(takes) => format!("it takes {takes}"),
+            None => format!("`rusd serve --help` says what --{} takes", flag.name),
+        };
+        let subject = format!("the value of {name} cannot be used");
+        Some(Self { subject, error: error.to_owned(), hint })
+    }
+
     /// Settings that do not hold together.
     pub(super) fn of_settings(error: &str) -> Self {
+        if let Some(told) = Self::of_value(error) {
+            return told;
+        }
         let known = Self::of_text(error);
         if !known.hint.is_empty() {
             return known;
@@ -133,7 +199,8 @@ impl Refusal {
     }
 
     /// A data directory that a member cannot start in.
-    pub(super) fn of_directory(data_dir: &Path, why: &StartError) -> Self {
+    pub(super) fn of_directory(config: &Config, why: &StartError) -> Self {
+        let (data_dir, wal_dir) = (config.data_dir.as_path(), config.wal_dir.as_deref());
         let dir = data_dir.display();
         let error = why.to_string();
         let damaged = || Self {
@@ -150,8 +217,19 @@ impl Refusal {
         };
         let of_store = match why {
             StartError::Store(error) | StartError::Load(LoadError::Store(error)) => error,
+            StartError::MissingLog { .. } => {
+                return Self::of_missing_log(data_dir, wal_dir, &error);
+            }
+            StartError::MissingStore { wal, .. } if wal_dir.is_some() => {
+                let subject = format!("data directory {dir} has no store for the log of --wal-dir");
+                let hint = format!(
+                    "check --data-dir: the store that belongs to {} lies elsewhere, or is lost. If \
+                     it is lost: in a cluster, `rusd rebuild` makes this member anew from the others",
+                    wal.display()
+                );
+                return Self { subject, error, hint: handbook(hint, "Damaged directory") };
+            }
             StartError::MissingStore { .. }
-            | StartError::MissingLog { .. }
             | StartError::Load(LoadError::Malformed { .. } | LoadError::Auth(_)) => {
                 return damaged();
             }
@@ -292,6 +370,23 @@ const BY_TEXT: &[(&str, &str, &str)] = &[
         "give each member a peer URL of its own",
     ),
     (
+        "querying DNS SRV records",
+        "DNS names no members, as --discovery-srv asks",
+        "check --discovery-srv, and the records: `dig SRV _etcd-server._tcp.DOMAIN`, or \
+         _etcd-server-ssl._tcp for https",
+    ),
+    (
+        "error setting up initial cluster",
+        "--initial-cluster cannot be read",
+        "it takes NAME=URL of each member, separated by commas, such as \
+         m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380",
+    ),
+    (
+        "which waits for this member",
+        "this member was added to a cluster that runs, and is started as the first of a new one",
+        "start it with --initial-cluster-state existing; see the handbook, \"Cluster id mismatch\"",
+    ),
+    (
         "has already been bootstrapped",
         "this member has been part of the cluster, and its data directory is gone",
         "`rusd rebuild` puts a new member in its place; see the handbook, \"Lost directory\"",
@@ -392,12 +487,43 @@ mod tests {
     }
 
     #[test]
+    fn values_of_variables_and_files_are_told_with_what_is_taken() {
+        for (error, subject, hint) in [
+            (
+                "invalid value \"yes\" for ETCD_PRE_VOTE: parse error",
+                "ETCD_PRE_VOTE",
+                "true or false",
+            ),
+            (
+                "invalid value \"abc\" for ETCD_QUOTA_BACKEND_BYTES: parse error",
+                "ETCD_QUOTA_BACKEND_BYTES",
+                "with a unit, such as 8GiB",
+            ),
+            (
+                "a.yaml: invalid value \"8GiB\" for quota-backend-bytes: parse error",
+                "quota-backend-bytes",
+                "it takes a whole number",
+            ),
+            (
+                "invalid value \"a\\\" for b\" for ETCD_CORS: x: y",
+                "ETCD_CORS",
+                "`rusd serve --help` says what --cors takes",
+            ),
+        ] {
+            let said = Refusal::of_settings(error);
+            assert_eq!(said.subject, format!("the value of {subject} cannot be used"), "{said:?}");
+            assert!(said.hint.contains(hint), "{said:?}");
+        }
+    }
+
+    #[test]
     fn a_title_that_a_hint_names_is_one_of_the_handbooks() {
         let titles = [
             "Unknown host",
             "Lost directory",
             "Member never started",
             "Member unreachable",
+            "Cluster id mismatch",
             "Open files",
             "Memory limit",
             "Missing file",

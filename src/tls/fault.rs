@@ -116,7 +116,10 @@ impl fmt::Display for Fault {
             Self::WrongUsage => f.write_str("its certificate is not one for servers"),
             Self::NotTls => f.write_str("it does not speak TLS"),
             Self::CertificateRequired => f.write_str("it wants a client certificate"),
-            Self::ClientExpired => f.write_str("it says that the client certificate has expired"),
+            // The alert is the same for both.
+            Self::ClientExpired => {
+                f.write_str("it says that the client certificate has expired or is not valid yet")
+            }
             Self::ClientUnknown => {
                 f.write_str("it does not know the authority of the client certificate")
             }

@@ -192,6 +192,11 @@ async fn a_member_that_runs_is_not_taken_out() {
     cluster.kill(1);
     let (done, said) = rusd(&named);
     assert!(done && said.contains("as a learner"), "{said}");
+    // The plan in the directory is not another member's.
+    let line = members.lines().find(|line| line.contains(&cluster.members[2].peer)).unwrap();
+    let other = line.split(',').next().unwrap();
+    let (done, said) = rusd(&[&rebuild[..], &["--member", other]].concat());
+    assert!(!done && said.contains("was begun, and --member names another one"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,6 +215,10 @@ async fn a_member_whose_vote_is_needed_is_not_taken_out() {
     cluster.run(1, "new");
     cluster.compare_hashes(&[0, 1]).await;
     let (done, said) = rusd(&rebuild);
-    assert!(!done && said.contains("locked by another process"), "{said}");
-    assert!(said.contains("stop the member first"), "{said}");
+    assert!(done && said.contains("there is nothing to rebuild"), "{said}");
+    assert!(said.contains("stop it first"), "{said}");
+    // The directory says whose it is.
+    let wrong = [&rebuild[..], &["--member", "f"]].concat();
+    let (done, said) = rusd(&wrong);
+    assert!(!done && said.contains("--member names another one"), "{said}");
 }

@@ -1,6 +1,8 @@
 //! A cluster in plain text: first healthy, then with many problems at once.
 
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::fixture::{Found, Server, good, in_time, rusd, text};
 use super::member::free_address;
@@ -83,12 +85,42 @@ fn a_healthy_cluster_is_one_line_and_each_planted_problem_is_named() {
         "unreachable: Unknown host",
     ]);
     assert_eq!(found.code, 2);
-    assert!(found.cause("unreachable", "m2").contains("nothing came within a second"));
+    assert!(found.cause("unreachable", "m2").contains("it takes connections"));
     assert!(found.cause("open-files", "m3").contains("700 files"));
     assert!(found.json["cluster"]["mayFail"] == 0, "{:#}", found.json);
     foreign.kill();
 
     never_started_and_no_quorum(&mut servers, &mut learner);
+}
+
+/// One that was started alone listens, and answers nobody.
+#[test]
+fn a_member_that_waits_for_the_others_does_not_hang() {
+    let root = tempfile::tempdir().unwrap();
+    let mut server = Server::new(&root, "m1");
+    let list = format!("m1={},m2=http://{}", server.peer, free_address());
+    server.start(&["--initial-cluster", &list]);
+    let log = server.data.with_extension("log");
+    let waits = || {
+        fs::read_to_string(&log)
+            .unwrap()
+            .lines()
+            .find_map(|line| line.contains("no quorum yet").then(|| line.to_owned()))
+    };
+    let begun = Instant::now();
+    while waits().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is said of the quorum");
+        sleep(Duration::from_millis(50));
+    }
+    let said = waits().unwrap();
+    assert!(said.contains("No leader") && !said.contains("Lost quorum"), "{said}");
+    let found = Found::by(&["--endpoints", &server.client]);
+    assert!(found.cause("unreachable", "endpoint").contains("it takes connections"));
+    let text = found.json.to_string();
+    assert!(text.contains("only once there is a quorum") && !text.contains("firewall"), "{text}");
+    let output = rusd(&["put", "k", "v", "--dial-timeout=1s", "--endpoints", &server.client]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("answers only once there is a quorum"), "{said}");
 }
 
 fn is_healthy(endpoint: &str) {

@@ -31,7 +31,11 @@ fn what_is_no_etcd_is_told() {
     check(&[&at("127.0.0.1")], 2, &["127.0.0.1: it is no HOST:PORT", "127.0.0.1:2379"]);
     check(&[&at("unix:///no/such.sock")], 2, &["no socket", "'rusd serve'"]);
     check(&[&at("")], 2, &["--endpoints"]);
-    check(&[&at(&silent), "--dial-timeout=1s"], 2, &["no answer within 1s", "--dial-timeout"]);
+    check(
+        &[&at(&silent), "--dial-timeout=1s"],
+        2,
+        &["no answer within 1s", "once there is a quorum", "--dial-timeout"],
+    );
     let url = format!("https://{silent}");
     check(&[&at(&url), "--dial-timeout=1s"], 2, &["no answer within 1s"]);
     check(&[&at(&answering(b""))], 2, &["closes the connection", "or wait for it with --wait 30s"]);
@@ -69,7 +73,8 @@ fn what_is_wrong_with_tls_is_told() {
     check(&at(&expired), 2, &["its certificate has expired on 2021-02-03", "check the clocks"]);
     check(&at(&wants), 2, &["it wants a client certificate", "--cert FILE and --key FILE"]);
     for (name, parts) in [
-        ("expired", ["the client certificate has expired", "Renew the file of --cert"]),
+        ("expired", ["the client certificate has expired or is not valid yet", "rusd cert show"]),
+        ("early", ["the client certificate has expired or is not valid yet", "check the clocks"]),
         (
             "stranger",
             ["does not know the authority of the client certificate", "--trusted-ca-file"],

@@ -8,6 +8,7 @@
 #[path = "../common/child.rs"]
 mod child;
 mod connections;
+mod directories;
 #[allow(dead_code, reason = "a suite needs a part of it")]
 #[path = "../common/member.rs"]
 mod member;

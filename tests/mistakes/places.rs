@@ -49,6 +49,7 @@ pub fn shop() -> Shop {
         it.not_after = date_time_ymd(2021, 2, 3);
     };
     shop.sell("expired", expired);
+    shop.sell("early", |it| it.not_before = date_time_ymd(2090, 1, 1));
     shop.sell("elsewhere", |it| {
         it.subject_alt_names = vec![SanType::DnsName("elsewhere.example".try_into().unwrap())];
     });

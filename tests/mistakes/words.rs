@@ -24,8 +24,16 @@ fn a_wrong_command_line_is_told_with_what_may_be_meant() {
         (&["lock", "l", "ls", "-q"], 2, ["unknown flag -q", "rusd lock NAME -- ls -l"]),
         (&["rebuild"], 128, ["rebuild requires --data-dir", "--member ID"]),
         (&["lease", "grant", "5x"], 128, ["the TTL is in seconds", "not \"5x\""]),
-        (&["lease", "revoke", "xyz"], 128, ["\"xyz\" is not a number", "Hex"]),
-        (&["get", "k", "-w", "bogus"], 4, ["unsupported output format", ""]),
+        (&["lease", "revoke", "xyz"], 128, ["\"xyz\" is not a number", "'rusd lease list'"]),
+        (&["move-leader", "m1"], 128, ["\"m1\" is not a number", "'rusd member list'"]),
+        (&["member", "remove", "m1"], 128, ["\"m1\" is not a number", "'rusd member list'"]),
+        (&["member", "promote", "m1"], 128, ["\"m1\" is not a number", "'rusd member list'"]),
+        (
+            &["get", "k", "-o", "jason"],
+            4,
+            ["--write-out, or ETCDCTL_WRITE_OUT, takes", "\"jason\""],
+        ),
+        (&["get", "k", "--cert=/x"], 128, ["--cert is given without --key", "go together"]),
         (&["serve", "--nmae=a"], 2, ["unknown flag --nmae", "did you mean --name?"]),
         (&["serve", "--quota-backend-bytes=8G"], 2, ["takes bytes", "8GiB"]),
     ] {
@@ -41,6 +49,21 @@ fn a_variable_that_is_wrong_is_named() {
     ] {
         let variables = [DEAD, variable];
         Case { words: &["get", "k"], variables: &variables, code: 2, parts: &parts }.check_line();
+    }
+    for (variables, code, parts) in [
+        (
+            vec![DEAD, ("ETCDCTL_CERT", "/old/c.crt"), ("ETCDCTL_KEY", "/old/c.key")],
+            128,
+            ["open /old/c.crt: no such file", "environment: ETCDCTL_CERT, ETCDCTL_KEY"],
+        ),
+        (
+            vec![DEAD, ("ETCDCTL_KEY", "/old/c.key")],
+            128,
+            ["--key is given without --cert", "environment: ETCDCTL_KEY"],
+        ),
+        (vec![DEAD, ("ETCDCTL_WRITE_OUT", "jason")], 4, ["ETCDCTL_WRITE_OUT", "not \"jason\""]),
+    ] {
+        Case { words: &["get", "k"], variables: &variables, code, parts: &parts }.check_line();
     }
     // The flag wins, and nothing is said of the variable.
     let words = ["get", "k", "--endpoints=127.0.0.1:2"];

@@ -167,9 +167,29 @@ fn refused_settings_name_what_is_wrong() {
             "--cert-file",
         ),
         (&["--listen-peer-urls", "http://example.invalid:1"], "has a name", "0.0.0.0"),
+        (&["--initial-cluster", "one"], "--initial-cluster cannot be read", "it takes NAME=URL"),
+        (
+            &["--initial-cluster", "one=127.0.0.1:2380"],
+            "--initial-cluster cannot be read",
+            "such as m1=http://10.0.0.1:2380",
+        ),
+        (
+            &["--initial-cluster-state", "existing"],
+            "--initial-cluster names no other member",
+            "lists all members of the cluster",
+        ),
     ];
     for (flags, subject, hint) in cases {
         assert_told(&place.refused(flags), subject, hint);
+    }
+    for (variable, value, hint) in [
+        ("ETCD_CLIENT_CERT_AUTH", "yes", "it takes true or false"),
+        ("ETCD_QUOTA_BACKEND_BYTES", "abc", "with a unit, such as 8GiB"),
+        ("ETCD_LISTEN_METRICS_URLS", "127.0.0.51:45779", "such as http://127.0.0.1:2379"),
+    ] {
+        let (data, log) = (place.path("data"), place.path("log"));
+        let said = last(&mut Member::spawn_with(&[], &[(variable, value)], &data, &log));
+        assert_told(&said, &format!("the value of {variable} cannot be used"), hint);
     }
 }
 
@@ -207,7 +227,57 @@ fn damage_is_told_with_the_way_out() {
     member.wait();
     fs::remove_dir_all(data.join("member/wal")).unwrap();
     let said = last(&mut Member::spawn(&data, &data.with_extension("again")));
-    assert_told(&said, "is damaged", "rusd rebuild");
+    assert_told(&said, "the log of data directory", "was started with --wal-dir before");
+    assert_told(&said, "is not in it", "rusd rebuild");
+    // The other way round: the log is found, and the store is not.
+    let mut member = Member::start();
+    let data = member.data();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&member.child),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    member.wait();
+    let (log, wal) = (data.with_extension("again"), data.join("member/wal"));
+    let none = data.with_extension("none");
+    let wal = ["--wal-dir", wal.to_str().unwrap()];
+    let said = last(&mut Member::spawn_with(&wal, &[], &none, &log));
+    assert_told(&said, "has no store for the log of --wal-dir", "check --data-dir");
+    fs::create_dir(data.join("other")).unwrap();
+    let other = data.join("other").display().to_string();
+    let said = last(&mut Member::spawn_with(&["--wal-dir", &other], &[], &data, &log));
+    assert_told(&said, "is not in", "leave --wal-dir out");
+}
+
+#[test]
+fn a_member_of_a_cluster_that_runs_is_told_how_to_join() {
+    let place = Place::new();
+    let [client, peer, second] = [(), (), ()].map(|()| format!("http://{}", free_address()));
+    let mut command = member::serve();
+    command.args(member::flags("first", &place.path("first"), &client, &peer));
+    command.args(member::alone("first", &peer));
+    let log = place.path("first.log");
+    let mut first = Process::start(&mut command, fs::File::create(&log).unwrap());
+    ready(client.split_once("//").unwrap().1, &mut first, &log);
+    let list = format!("first={peer},two={second}");
+    let urls = ["--listen-peer-urls", &second, "--initial-advertise-peer-urls", &second];
+    let flags = [&urls[..], &["--name", "two", "--initial-cluster", &list]].concat();
+    let urls = format!("--peer-urls={second}");
+    let rusd = |words: &[&str]| {
+        let mut command = crate::child::command(crate::child::RUSD);
+        let output = command.args(words).args(["--endpoints", &client]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    rusd(&["member", "add", "two", "--learner", &urls]);
+    let said = place.refused(&flags);
+    assert_told(&said, "was added to a cluster that runs", "--initial-cluster-state existing");
+    assert!(!place.path("data/member").exists(), "a cluster of its own was founded");
+    // And so it joins.
+    let joining = [&flags[..], &["--initial-cluster-state", "existing"]].concat();
+    let log = place.path("log");
+    let mut member = Member::spawn_with(&joining, &[], &place.path("data"), &log);
+    wait_for(&log, "ready to serve client requests");
+    drop(member.child.kill());
 }
 
 #[test]

@@ -50,7 +50,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     let data_dir = path("data-dir").filter(|path| !path.as_os_str().is_empty());
     let mut facts = Facts {
         now: i64::try_from(context.clock.unix_nanos() / 1_000_000_000).unwrap_or(i64::MAX),
-        flags: flags(&context),
+        flags: flags(&context, &["endpoints", "discovery-srv", "cacert", "cert", "key"]),
+        access: flags(&context, &["cacert", "cert", "key"]),
         ..Facts::default()
     };
     if data_dir.is_none() || context.flags.changed("endpoints") {
@@ -83,9 +84,8 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     }
 }
 
-/// The flags that lead to the cluster. Users, passwords and tokens are not among them.
-fn flags(context: &Context) -> String {
-    let names = ["endpoints", "discovery-srv", "cacert", "cert", "key"];
+/// Those of the flags that were given. Users, passwords and tokens are not among them.
+fn flags(context: &Context, names: &[&str]) -> String {
     let given = names.iter().filter(|name| context.flags.changed(name));
     let text = |name: &&str| {
         let value = match *name {

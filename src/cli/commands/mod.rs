@@ -8,6 +8,7 @@ mod cert;
 mod check;
 mod check_data;
 mod compaction;
+mod data_dir;
 mod defrag;
 mod del;
 mod doctor;

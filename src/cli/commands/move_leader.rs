@@ -3,6 +3,7 @@
 use super::endpoint::single;
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
+use crate::cli::spec::Program;
 use crate::client::rpc;
 use crate::go;
 use crate::pb::{MoveLeaderRequest, StatusRequest};
@@ -11,7 +12,12 @@ pub(super) async fn run(mut context: Context) -> Outcome {
     if context.args.len() != 1 {
         return Err(Failure::arguments("move-leader command needs 1 argument"));
     }
-    let target_id = go::parse_uint(context.arg(0), 16).map_err(Failure::arguments)?;
+    let target_id = go::parse_uint(context.arg(0), 16).map_err(|reason| {
+        Failure::arguments(match context.program {
+            Program::Rusd => format!("bad member ID arg ({reason}), expecting ID in Hex"),
+            _ => reason.to_string(),
+        })
+    })?;
     let config = context.config().await?;
     let endpoints = context.connect(config.clone()).await?.endpoints().to_vec();
     let deadline = context.deadline();

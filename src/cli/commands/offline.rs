@@ -182,7 +182,11 @@ fn defragment(context: &Context) -> Outcome {
     let done = growth::follow(context, data_dir, taken(&db), &db, || {
         patiently(context, || offline::defragment(data_dir))
     });
-    let done = done.map_err(|Failure { exit, message, .. }| {
+    let done = done.map_err(|failure| {
+        if context.program == Program::Rusd {
+            return failure;
+        }
+        let Failure { exit, message, .. } = failure;
         let why = message.unwrap_or_default();
         Failure::new(
             exit,

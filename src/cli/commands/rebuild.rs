@@ -46,6 +46,7 @@ const ADD_ATTEMPTS_MAX: u32 = 30;
 const COPY_BYTES_PER_SECOND: u64 = 50_000_000;
 const ADD_RETRY: Duration = Duration::from_millis(500);
 
+mod again;
 mod lost;
 mod peer;
 #[cfg(test)]
@@ -113,6 +114,7 @@ impl Command<'_> {
                 return self.end(new_id).await;
             }
             match store::lock(&self.data_dir).map_err(Error::from) {
+                Err(error) if error.is_in_use() && self.is_well().await? => return Ok(()),
                 // The new member's server has the lock before it has a log that says whose it is.
                 Err(error) if error.is_in_use() && !patience.passed() => {
                     tokio::time::sleep(LOCK_RETRY).await;
@@ -214,6 +216,7 @@ impl Command<'_> {
             RebuildProgress::Started => true,
         };
         let (_, members) = self.members().await?;
+        self.refuse_other(&plan, &members)?;
         // One that has run and has no log has lost what it acknowledged: it may not start again.
         let may_start = |member: &Member| is_started || member.client_ur_ls.is_empty();
         let is_new = |member: &Member| {
@@ -258,6 +261,7 @@ impl Command<'_> {
             && !is_over(&plan, owner.map(|(id, _)| id), members)
         {
             same_cluster(plan.cluster_id, cluster_id)?;
+            self.refuse_other(&plan, members)?;
             return Ok(plan);
         }
         let named = self.context.flags.string("member");

@@ -38,7 +38,11 @@ fn hint(endpoint: &str, cause: &Cause) -> String {
             "Check the name in --endpoints and the name server, or give an address".to_owned()
         }
         Cause::NoRoute => "Check the address in --endpoints and the network".to_owned(),
-        Cause::Silent(_) => "Check the address, a firewall on the way, and whether the server hangs; \
+        Cause::Unconnected(_) => "Check the address, whether its machine runs, and a firewall on the \
+                                  way; --dial-timeout is how long it may take"
+            .to_owned(),
+        Cause::Silent(_) => "A member that was started answers only once there is a quorum: see its \
+                             log, and whether the others run. If nothing is missing, it hangs; \
                              --dial-timeout is how long an answer may take"
             .to_owned(),
         Cause::Closed => "The server may be starting or stopping: call again, or wait for it with \
@@ -73,11 +77,16 @@ fn of_fault(bare: &str, fault: &Fault) -> String {
                                 name ('rusd cert gen --hosts')"
             .to_owned(),
         Fault::WrongUsage => format!("'rusd cert check {bare}' shows what it is for"),
-        Fault::NotTls => format!("Use http://{bare} in --endpoints, without --cacert, --cert and --key"),
+        Fault::NotTls => format!(
+            "Use http://{bare} in --endpoints, without --cacert, --cert, --key and \
+             --insecure-transport=false, and without the variables for them (ETCDCTL_CACERT and so on)"
+        ),
         Fault::CertificateRequired => {
             "Give one that its authority has signed, with --cert FILE and --key FILE".to_owned()
         }
-        Fault::ClientExpired => "Renew the file of --cert, and check the clocks".to_owned(),
+        Fault::ClientExpired => {
+            "See its dates ('rusd cert show FILE' for the file of --cert), and check the clocks".to_owned()
+        }
         Fault::ClientUnknown => {
             "Give one that an authority of the server (--trusted-ca-file) has signed, with --cert and --key"
                 .to_owned()

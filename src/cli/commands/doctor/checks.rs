@@ -58,6 +58,7 @@ checks! {
     "directory" directory::state;
     "directory-damage" directory::damage;
     "directory-auth" directory::auth;
+    "directory-cluster" directory::of_cluster;
     "directory-disk" directory::disk;
     "directory-rebuild" directory::rebuild;
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::facts::{Directory, Expiring, Facts, RebuildStep, State};
 use crate::cert::{self, Item};
 use crate::cli::commands::check_data::in_child;
-use crate::cli::commands::growth;
+use crate::cli::commands::{data_dir, growth};
 use crate::cli::exit::Failure;
 use crate::cli::printer::{OnSignal, Printer, Unit};
 use crate::offline::{Check, Error, Rebuild, RebuildProgress};
@@ -52,15 +52,8 @@ pub(super) fn look(
 }
 
 fn state(data_dir: &Path, wal_dir: Option<&Path>) -> State {
-    let is_denied = |path: &Path| {
-        let read = fs::read_dir(path);
-        read.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-    };
     let member = data_dir.join("member");
-    let (log, store) = (member.join("wal"), member.join("db"));
-    let denied =
-        [data_dir, &member, &log, &store].into_iter().chain(wal_dir).find(|path| is_denied(path));
-    if let Some(path) = denied {
+    if let Some(path) = data_dir::denied(data_dir, wal_dir) {
         return State::Denied(format!("{}: permission denied", path.display()));
     }
     match fs::metadata(data_dir) {
@@ -68,24 +61,9 @@ fn state(data_dir: &Path, wal_dir: Option<&Path>) -> State {
         Err(error) => State::Unusable(error.to_string()),
         Ok(found) if !found.is_dir() => State::Unusable("it is no directory".to_owned()),
         Ok(_) if member.join("snap").exists() => State::Etcds,
-        Ok(_) if !member.is_dir() => near(data_dir).map_or(State::Empty, State::Near),
+        Ok(_) if !member.is_dir() => data_dir::near(data_dir).map_or(State::Empty, State::Near),
         Ok(_) => State::AtRest,
     }
-}
-
-/// The data directory that was meant by one that is none: in which it lies, or the only one in it.
-fn near(path: &Path) -> Option<PathBuf> {
-    let is_one = |dir: &Path| {
-        ["wal", "db", "snap"].iter().any(|name| dir.join("member").join(name).is_dir())
-    };
-    // A relative path does not name what it lies in.
-    let whole = fs::canonicalize(path).ok()?;
-    if let Some(outer) = whole.ancestors().skip(1).find(|dir| is_one(dir)) {
-        return Some(outer.to_path_buf());
-    }
-    let inner = fs::read_dir(path).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut inner = inner.filter(|dir| is_one(dir));
-    inner.next().filter(|_| inner.next().is_none())
 }
 
 fn rebuild_step(data_dir: &Path, wal_dir: Option<&Path>) -> Option<RebuildStep> {

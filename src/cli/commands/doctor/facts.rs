@@ -16,6 +16,8 @@ pub(super) struct Facts {
     /// How `rusd` is called for this cluster: the flags that lead there, with a blank before each.
     /// Never a password or a token.
     pub flags: String,
+    /// Those of them that do not say which members are asked.
+    pub access: String,
     /// None if no cluster was asked.
     pub cluster: Option<Cluster>,
     pub certificates: Vec<Expiring>,
@@ -63,7 +65,10 @@ pub(super) struct Member {
 pub(super) enum Why {
     Refused,
     UnknownHost,
+    /// No connection came about.
     TimedOut,
+    /// It takes connections, and answers nothing.
+    Silent,
     /// The endpoint is dialled with TLS, and the server speaks plain text.
     PlainServer,
     /// The endpoint is dialled in plain text, and the server wants TLS.
@@ -180,6 +185,11 @@ impl Member {
         }
     }
 
+    /// The cluster that it says it is of.
+    pub(super) fn cluster_id(&self) -> Option<u64> {
+        Some(self.status.as_ref()?.header.as_ref()?.cluster_id)
+    }
+
     pub(super) fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.as_ref()?.value(name)
     }
@@ -194,10 +204,35 @@ impl Cluster {
         self.members.iter().filter(|member| member.is_reached())
     }
 
+    /// The cluster that most of the listed members say they are of; of as many, the first.
+    pub(super) fn id(&self) -> Option<u64> {
+        let listed = self.members.iter().filter(|member| member.is_listed);
+        let listed: Vec<u64> = listed.filter_map(Member::cluster_id).collect();
+        let all: Vec<u64> = match listed.is_empty() {
+            true => self.members.iter().filter_map(Member::cluster_id).collect(),
+            false => listed,
+        };
+        let count = |id: &u64| all.iter().filter(|other| *other == id).count();
+        let most = all.iter().map(count).max()?;
+        all.iter().copied().find(|id| count(id) == most)
+    }
+
+    /// Whether a member says that it is of another cluster: it may have the id of one of this
+    /// cluster's, and does not count for it.
+    pub(super) fn is_foreign(&self, member: &Member) -> bool {
+        member.cluster_id().is_some_and(|id| self.id() != Some(id))
+    }
+
+    /// Whether a member answers, and as one of this cluster.
+    pub(super) fn is_here(&self, member: &Member) -> bool {
+        member.is_reached() && !self.is_foreign(member)
+    }
+
     /// Those of them that are of the cluster, as far as that is known.
     pub(super) fn own_reached(&self) -> impl Iterator<Item = &Member> {
         let has_list = self.list_error.is_none();
-        self.reached().filter(move |member| member.is_listed || !has_list)
+        let is_own = move |member: &&Member| member.is_listed || !has_list;
+        self.members.iter().filter(|member| self.is_here(member)).filter(is_own)
     }
 
     pub(super) fn voters(&self) -> impl Iterator<Item = &Member> {
@@ -210,16 +245,17 @@ impl Cluster {
     }
 
     pub(super) fn voters_reached(&self) -> usize {
-        self.voters().filter(|voter| voter.is_reached()).count()
+        self.voters().filter(|voter| self.is_here(voter)).count()
     }
 
     pub(super) fn leader(&self) -> Option<&Member> {
-        self.members.iter().find(|member| member.leads())
+        self.members.iter().find(|member| member.leads() && !self.is_foreign(member))
     }
 
     /// Whether a member that answers knows a leader.
     pub(super) fn has_leader(&self) -> bool {
-        self.reached().any(|member| member.has_leader() == Some(true))
+        let here = self.members.iter().filter(|member| self.is_here(member));
+        here.into_iter().any(|member| member.has_leader() == Some(true))
     }
 
     pub(super) fn by_id(&self, id: u64) -> Option<&Member> {

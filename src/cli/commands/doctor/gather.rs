@@ -147,10 +147,14 @@ impl Asker {
     /// Asks one URL over gRPC and over HTTP at once.
     async fn probe(&self, url: &str) -> Probed {
         let mut told = Told::default();
-        let late = || Unreached { why: Why::TimedOut, text: "no answer within a second".into() };
-        if let Ok(Err(why)) = timeout(DOCTOR_PATIENCE, http::reach(&self.config, url)).await {
-            return Probed { url: url.to_owned(), status: Err(why), told, chain: Vec::new() };
-        }
+        let why = match timeout(DOCTOR_PATIENCE, http::reach(&self.config, url)).await {
+            Ok(Err(why)) => {
+                return Probed { url: url.to_owned(), status: Err(why), told, chain: Vec::new() };
+            }
+            Ok(Ok(())) => Why::Silent,
+            Err(_) => Why::TimedOut,
+        };
+        let late = || Unreached { why, text: "no answer within a second".into() };
         let (asked, status) = tokio::join!(
             timeout(DOCTOR_PATIENCE, http::ask(&self.config, url, &mut told)),
             timeout(DOCTOR_PATIENCE, self.status(url)),

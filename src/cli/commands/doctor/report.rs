@@ -148,12 +148,11 @@ fn wrapped(text: &str, indent: usize, width: usize) -> String {
 fn of_cluster(cluster: &Cluster, is_healthy: bool) -> String {
     let is_own = |member: &&Member| member.is_listed || cluster.list_error.is_some();
     let own: Vec<&Member> = cluster.members.iter().filter(is_own).collect();
-    let (count, reached) = (own.len(), own.iter().filter(|member| member.is_reached()).count());
+    let (count, reached) = (own.len(), own.iter().filter(|member| cluster.is_here(member)).count());
     let kind = if cluster.list_error.is_some() { "endpoint" } else { "member" };
     let mut text = format!("{count} {kind}{}", if count == 1 { "" } else { "s" });
-    let header = own.iter().find_map(|member| member.status.as_ref()?.header.as_ref());
-    if let Some(header) = header {
-        text += &format!(" of cluster {:x}", header.cluster_id);
+    if let Some(id) = cluster.id() {
+        text += &format!(" of cluster {id:x}");
     }
     text += &match (is_healthy, reached) {
         (true, _) => " healthy".to_owned(),
@@ -209,10 +208,9 @@ fn of_directory(directory: &Directory, is_healthy: bool) -> Option<String> {
 }
 
 fn cluster_json(cluster: &Cluster) -> Value {
-    let header = cluster.members.iter().find_map(|it| it.status.as_ref()?.header.as_ref());
     let leader = cluster.leader();
     json!({
-        "id": header.map(|header| format!("{:x}", header.cluster_id)),
+        "id": cluster.id().map(|id| format!("{id:x}")),
         "leader": leader.map(|leader| format!("{:x}", leader.id)),
         "term": leader.and_then(|leader| Some(leader.status.as_ref()?.raft_term)),
         "voters": cluster.voters().count(),

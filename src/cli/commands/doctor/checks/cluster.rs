@@ -4,6 +4,7 @@ use super::super::facts::{Auth, Cluster, Facts, Member};
 use super::super::finding::{Finding, STEP, Section, Severity};
 use super::members::is_damaged;
 use super::space::sizes;
+use crate::cli::shell::quoted;
 use crate::pb::AlarmType;
 
 pub(super) fn quorum(facts: &Facts) -> Vec<Finding> {
@@ -15,7 +16,7 @@ pub(super) fn quorum(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let missing: Vec<String> =
-        cluster.voters().filter(|voter| !voter.is_reached()).map(|voter| voter.shown()).collect();
+        cluster.voters().filter(|voter| !cluster.is_here(voter)).map(|it| it.shown()).collect();
     let cause = format!(
         "{reached} of {voters} voters answer, and {needed} are needed: nothing can be written. \
          Missing: {}",
@@ -28,7 +29,8 @@ pub(super) fn quorum(facts: &Facts) -> Vec<Finding> {
 
 pub(super) fn leader(facts: &Facts) -> Vec<Finding> {
     let Some(cluster) = &facts.cluster else { return Vec::new() };
-    let alone = cluster.reached().filter(|member| member.has_leader() == Some(false));
+    let here = cluster.reached().filter(|member| !cluster.is_foreign(member));
+    let alone = here.filter(|member| member.has_leader() == Some(false));
     if cluster.has_leader() {
         let of = |member: &super::super::facts::Member| {
             let cause = "it knows no leader, and others do: it is cut off from them";
@@ -57,8 +59,8 @@ pub(super) fn margin(facts: &Facts) -> Vec<Finding> {
     let cause = format!(
         "{reached} of {voters} voters answer, which is just a quorum: none of them may fail"
     );
-    let command = "bring the missing members back, or replace them: rusd rebuild --member ID \
-                   --endpoints URLS";
+    let command = "bring the missing members back; one whose data is lost is replaced: rusd rebuild \
+                   --member ID --endpoints URLS";
     vec![Finding::new(Severity::Warning, "cluster", cause, command, Section::MemberUnreachable)]
 }
 
@@ -112,28 +114,22 @@ pub(super) fn corrupt(facts: &Facts) -> Vec<Finding> {
 
 pub(super) fn ids(facts: &Facts) -> Vec<Finding> {
     let Some(cluster) = &facts.cluster else { return Vec::new() };
-    let id_of = |member: &super::super::facts::Member| {
-        Some(member.status.as_ref()?.header.as_ref()?.cluster_id)
-    };
-    let listed = cluster.members.iter().filter(|member| member.is_listed).find_map(id_of);
-    let first = cluster.members.iter().find_map(id_of);
-    let Some(id) = listed.or(first) else { return Vec::new() };
+    let Some(id) = cluster.id() else { return Vec::new() };
     let mut findings = Vec::new();
     for member in cluster.reached() {
-        let Some(own) = id_of(member) else { continue };
+        let Some(own) = member.cluster_id() else { continue };
         let (cause, command) = if own != id {
-            (
-                format!(
-                    "it is of cluster {own:x}, the others of {id:x}: --initial-cluster, or \
-                     --initial-cluster-token, was another one at its first start"
-                ),
-                "stop it, move its directory away, and start it with the flags of the others, or \
-                 with --initial-cluster-state existing",
-            )
+            let cause = format!(
+                "it is of cluster {own:x}, the others of {id:x}, so it counts for nothing here: its \
+                 directory is an old one, or was restored on it alone, or was first started with \
+                 other members in --initial-cluster, another --initial-cluster-token, or without \
+                 --initial-cluster-state existing"
+            );
+            (cause, out_of_another_cluster(facts, cluster, member))
         } else if !member.is_listed && cluster.list_error.is_none() {
             (
                 format!("it is of cluster {id:x}, and the list of members does not have it"),
-                "it was removed: stop it, and add it anew: rusd member add",
+                "it was removed: stop it, and add it anew: rusd member add".to_owned(),
             )
         } else {
             continue;
@@ -147,6 +143,30 @@ pub(super) fn ids(facts: &Facts) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// What to do with a member of another cluster. One that stands where a member of this cluster did
+/// has lost what that one had acknowledged, so only a new member can take its place.
+fn out_of_another_cluster(facts: &Facts, cluster: &Cluster, member: &Member) -> String {
+    let listed = || cluster.members.iter().filter(|it| it.is_listed && it.is_started());
+    let is_its_place = |it: &&Member| it.id == member.id || it.client_urls.contains(&member.url);
+    if let Some(replaced) = listed().find(is_its_place) {
+        let urls: Vec<&str> = cluster.own_reached().map(|it| it.url.as_str()).collect();
+        let urls = if urls.is_empty() { "URLS".to_owned() } else { quoted(&urls.join(",")) };
+        let (id, access) = (replaced.id, &facts.access);
+        return format!(
+            "stop it, and move its directory away; then let a new member take its place, for which \
+             DIR is empty:{STEP}rusd rebuild{access} --member {id:x} --data-dir DIR --endpoints {urls}"
+        );
+    }
+    let add = match cluster.members.iter().any(|it| it.is_listed && !it.is_started()) {
+        true => "if it is the one that was added and never started",
+        false => "if it is to be a member here: add it (rusd member add)",
+    };
+    format!(
+        "leave it out of --endpoints, if it is meant for another cluster; {add}: stop it, move its \
+         directory away, and start it with --initial-cluster-state existing"
+    )
 }
 
 pub(super) fn auth(facts: &Facts) -> Vec<Finding> {

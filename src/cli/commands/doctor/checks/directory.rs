@@ -122,6 +122,39 @@ pub(super) fn auth(facts: &Facts) -> Vec<Finding> {
     vec![Finding::new(severity, shown(directory), cause, command, Section::AuthWithoutRoot)]
 }
 
+/// Whether the directory is of the cluster that was asked, and of a member that it still has.
+pub(super) fn of_cluster(facts: &Facts) -> Vec<Finding> {
+    let Some(directory) = &facts.directory else { return Vec::new() };
+    let (Some(report), Some(cluster)) = (&directory.report, &facts.cluster) else {
+        return Vec::new();
+    };
+    let (Some(id), 1..) = (cluster.id(), report.member_id) else { return Vec::new() };
+    let (member, of) = (report.member_id, report.cluster_id);
+    let (cause, command) = if of != id {
+        (
+            format!(
+                "it is of cluster {of:x}, and the members that were asked are of {id:x}: it is an \
+                 old directory, or was first started without --initial-cluster-state existing, or \
+                 with another --initial-cluster or --initial-cluster-token"
+            ),
+            "if its member is to be one of that cluster, move the directory away: no flag changes \
+             what was written; a member that was added and never started then starts with \
+             --initial-cluster-state existing, and one that has run is replaced: rusd rebuild \
+             --member ID --data-dir DIR --endpoints URLS",
+        )
+    } else if cluster.list_error.is_none() && cluster.by_id(member).is_none_or(|it| !it.is_listed) {
+        (
+            format!("it is of member {member:x}, which the cluster does not have any more"),
+            "it was removed for good: move the directory away, and add a new member: rusd member \
+             add NAME --learner --peer-urls URL",
+        )
+    } else {
+        return Vec::new();
+    };
+    let section = Section::ClusterIdMismatch;
+    vec![Finding::new(Severity::Error, shown(directory), cause, command, section)]
+}
+
 pub(super) fn disk(facts: &Facts) -> Vec<Finding> {
     let Some(directory) = &facts.directory else { return Vec::new() };
     let disk = directory.disk;

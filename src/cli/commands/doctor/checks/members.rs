@@ -108,8 +108,8 @@ pub(super) fn flags(facts: &Facts) -> Vec<Finding> {
 pub(super) fn lag(facts: &Facts) -> Vec<Finding> {
     let leader = facts.cluster.as_ref().and_then(|cluster| cluster.leader()?.status.as_ref());
     let Some(leader) = leader else { return Vec::new() };
-    let voters = listed(facts).filter(|member| !member.is_learner && !member.leads());
-    let found = voters.filter_map(|member| {
+    let voters = own(facts).filter(|member| member.is_listed && !member.is_learner);
+    let found = voters.filter(|member| !member.leads()).filter_map(|member| {
         let applied = member.status.as_ref()?.raft_applied_index;
         let behind = leader.raft_index.saturating_sub(applied);
         if behind <= DOCTOR_LAG_ENTRIES {

@@ -47,7 +47,8 @@ fn urls(facts: &Facts) -> Option<String> {
 
 /// Whether an endpoint is no member's, and nothing of a member is behind it either.
 fn leads_nowhere(member: &Member, why: Why) -> bool {
-    let is_nobody = matches!(why, Why::Refused | Why::UnknownHost | Why::TimedOut | Why::Other);
+    let is_nobody =
+        matches!(why, Why::Refused | Why::UnknownHost | Why::TimedOut | Why::Silent | Why::Other);
     member.id == 0 && !member.is_listed && is_nobody
 }
 
@@ -77,9 +78,13 @@ fn advice(facts: &Facts, url: &str, unreached: &Unreached) -> Advice {
         return (what, command, Section::UnknownHost);
     }
     match unreached.why {
-        Why::Refused | Why::UnknownHost | Why::TimedOut | Why::Login | Why::Stray | Why::Other => {
-            of_network(facts, url, unreached)
-        }
+        Why::Refused
+        | Why::UnknownHost
+        | Why::TimedOut
+        | Why::Silent
+        | Why::Login
+        | Why::Stray
+        | Why::Other => of_network(facts, url, unreached),
         _ => of_tls(facts, url, unreached),
     }
 }
@@ -115,8 +120,7 @@ fn of_network(facts: &Facts, url: &str, Unreached { why, text }: &Unreached) -> 
     let (what, command, section) = match why {
         Why::Refused => (
             "nothing listens there".to_owned(),
-            "start the member, or see why it ended, or still waits for a quorum: journalctl -u rusd"
-                .to_owned(),
+            "start the member, or see why it ended: journalctl -u rusd".to_owned(),
             Section::ConnectionRefused,
         ),
         Why::UnknownHost => (
@@ -125,9 +129,15 @@ fn of_network(facts: &Facts, url: &str, Unreached { why, text }: &Unreached) -> 
             Section::UnknownHost,
         ),
         Why::TimedOut => (
-            "nothing came within a second".to_owned(),
-            "see on its machine whether it hangs: systemctl status rusd; look for a firewall \
-             between"
+            "no connection within a second".to_owned(),
+            "see whether its machine runs and has this address; look for a firewall between"
+                .to_owned(),
+            Section::MemberUnreachable,
+        ),
+        Why::Silent => (
+            "it takes connections, and nothing came within a second".to_owned(),
+            "see what it waits for: journalctl -u rusd. A member that was started answers only once \
+             there is a quorum; if its log names nothing that is missing, it hangs"
                 .to_owned(),
             Section::MemberUnreachable,
         ),

@@ -12,6 +12,8 @@ use super::{CHECKS, judge};
 use crate::offline;
 use crate::pb::{AlarmType, DowngradeInfo, ResponseHeader, StatusResponse};
 
+mod foreign;
+
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 86_400;
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -139,6 +141,13 @@ fn directory(facts: &mut Facts) -> &mut Directory {
     facts.directory.as_mut().unwrap()
 }
 
+/// Asks a cluster as well, and says whose the directory is.
+fn beside_a_cluster(facts: &mut Facts, cluster_id: u64, member_id: u64) {
+    facts.cluster = healthy().cluster;
+    let report = directory(facts).report.as_mut().unwrap();
+    (report.cluster_id, report.member_id) = (cluster_id, member_id);
+}
+
 fn users(facts: &mut Facts) -> &mut offline::Users {
     directory(facts).report.as_mut().unwrap().auth.as_mut().unwrap()
 }
@@ -183,8 +192,11 @@ const OF_CLUSTERS: &[Planted] = &[
     ("unreachable", Severity::Error, "Unknown authority", "unknown authority", |facts| {
         mistype(facts, "https://balancer:2379", Why::UnknownAuthority);
     }),
-    ("unreachable", Severity::Error, "Member unreachable", "came within a second", |facts| {
+    ("unreachable", Severity::Error, "Member unreachable", "no connection within", |facts| {
         lose(third(facts), Why::TimedOut);
+    }),
+    ("unreachable", Severity::Error, "Member unreachable", "it takes connections", |facts| {
+        lose(third(facts), Why::Silent);
     }),
     ("unreachable", Severity::Error, "Plain text against TLS", "wants TLS", |facts| {
         lose(third(facts), Why::TlsServer);
@@ -407,6 +419,12 @@ const OF_DIRECTORIES: &[Planted] = &[
     ("directory-auth", Severity::Error, "Auth without root", "no user root", |facts| {
         users(facts).root_has_role = false;
     }),
+    ("directory-cluster", Severity::Error, "Cluster id mismatch", "it is of cluster d", |facts| {
+        beside_a_cluster(facts, 0xd, 3);
+    }),
+    ("directory-cluster", Severity::Error, "Cluster id mismatch", "not have any more", |facts| {
+        beside_a_cluster(facts, 0xc, 9);
+    }),
     ("directory-disk", Severity::Error, "Full disk", "free", |facts| {
         directory(facts).disk = Some((1 << 20, 100 << 30));
     }),
@@ -467,7 +485,7 @@ fn what_is_healthy_has_no_findings() {
 #[test]
 fn a_problem_is_found_alone() {
     // Where one problem is another as well, that is in this list.
-    let double = ["no-margin", "quorum-lost", "unreachable", "member-list"];
+    let double = ["no-margin", "quorum-lost", "unreachable", "member-list", "cluster-id"];
     for planted in OF_CLUSTERS.iter().filter(|planted| !double.contains(&planted.0)) {
         let mut facts = healthy();
         planted.4(&mut facts);
