@@ -96,6 +96,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::gateway::{self, Gateway};
@@ -252,6 +253,25 @@ fn refused(started_as: StartedAs, refusal: &Refusal) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// The runtimes of clients and of the member. The member's own tasks and its peers have one thread
+/// for themselves: clients' load does not delay them, and a message from a peer wakes one thread
+/// instead of several that share the work.
+fn runtimes() -> std::io::Result<(Runtime, Runtime)> {
+    let clients = Builder::new_multi_thread()
+        .event_interval(limits::TASKS_BETWEEN_POLLS)
+        .global_queue_interval(limits::TASKS_BETWEEN_WOKEN)
+        .on_thread_start(|| slice::set(Duration::ZERO))
+        .enable_all()
+        .build()?;
+    let member = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("rusd-member")
+        .on_thread_start(|| slice::set(Duration::ZERO))
+        .enable_all()
+        .build()?;
+    Ok((clients, member))
+}
+
 fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCode {
     startup_log::begun();
     notices.iter().for_each(startup_log::notice);
@@ -266,26 +286,9 @@ fn start(mut config: Config, arguments: &[String], notices: &[Notice]) -> ExitCo
     {
         return refused(config.started_as, &refusal);
     }
-    // The member's own tasks and its peers have one thread for themselves: clients' load does not
-    // delay them, and a message from a peer wakes one thread instead of several that share the
-    // work.
-    let clients = tokio::runtime::Builder::new_multi_thread()
-        .event_interval(limits::TASKS_BETWEEN_POLLS)
-        .global_queue_interval(limits::TASKS_BETWEEN_WOKEN)
-        .on_thread_start(|| slice::set(Duration::ZERO))
-        .enable_all()
-        .build();
-    let member = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("rusd-member")
-        .on_thread_start(|| slice::set(Duration::ZERO))
-        .enable_all()
-        .build();
-    let (clients, member) = match (clients, member) {
-        (Ok(clients), Ok(member)) => (clients, member),
-        (Err(error), _) | (_, Err(error)) => {
-            return fatal("cannot start threads", &error.to_string());
-        }
+    let (clients, member) = match runtimes() {
+        Ok(runtimes) => runtimes,
+        Err(error) => return fatal("cannot start threads", &error.to_string()),
     };
     // A new thread inherits the slices of the one that has started it, so both runtimes set them back.
     // The worker of `member` then gets short ones by a task: the runtime's threads for blocking work,
