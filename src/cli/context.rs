@@ -130,6 +130,17 @@ impl Context {
 
     /// Reads the environment and the global flags. Errors come in etcdctl's order.
     pub(super) async fn config(&mut self) -> Result<Config, Failure> {
+        let config = self.config_as_given().await?;
+        if self.program == Program::Rusd
+            && let Err(text) = config.tls.validate()
+        {
+            return Err(Failure::bytes(Exit::BadArguments, self.of_tls_files(&config.tls, text)));
+        }
+        Ok(config)
+    }
+
+    /// As [`Self::config`], for commands that judge the files for TLS themselves.
+    pub(super) async fn config_as_given(&mut self) -> Result<Config, Failure> {
         self.read_environment()?;
         if self.flags.bool("debug") {
             self.printer.show_details();
@@ -162,11 +173,6 @@ impl Context {
                 false => self.flags.string("discovery-srv").to_owned(),
             },
         };
-        if self.program == Program::Rusd
-            && let Err(text) = tls.validate()
-        {
-            return Err(Failure::bytes(Exit::BadArguments, self.of_tls_files(&tls, text)));
-        }
         let size = |name| usize::try_from(self.flags.int(name)).unwrap_or_default();
         Ok(Config {
             endpoints,

@@ -465,10 +465,6 @@ pub const UNSENT_LOOKS_CROWDED_MAX: u32 = 2;
 /// Bytes that a client must take between two looks, or it counts as taking nothing: the size of one
 /// frame.
 pub const UNSENT_PROGRESS_BYTES: usize = 16 << 10;
-/// A client that takes one byte for each 128 that its connection held at the look before counts as one
-/// that takes all of its answers: a small answer counts `UNSENT_ANSWER_BYTES` beside its message, and
-/// only the message is sent.
-pub const SMALL_ANSWER_PARTS: usize = 128;
 /// While a call waits for room, a client must take 1/60 of what its connection holds between two
 /// looks of a second, so that it holds up other clients for at most a minute.
 pub const UNSENT_PROGRESS_PARTS: usize = 60;
@@ -485,11 +481,6 @@ pub const GIVE_BACK_FREE_BYTES_MIN: usize = 8 << 20;
 /// Free memory is given back in the middle of a flood, too, once the process has grown by so many bytes
 /// more than are counted: answers of different sizes that come and go leave holes between each other.
 pub const GIVE_BACK_HOLES_BYTES_MIN: usize = 256 << 20;
-/// Free memory that no count tells of, such as that of watched keys, is given back, too, once it is
-/// more than this and a quarter of what the process holds. The allocator is asked that seldom, since
-/// it visits each free piece to answer.
-pub const GIVE_BACK_SPARE_BYTES_MIN: usize = 64 << 20;
-pub const GIVE_BACK_SPARE_INTERVAL: Duration = Duration::from_secs(15);
 /// Shortest time between two times that memory is given back: each locks the allocator for some
 /// milliseconds.
 pub const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(5);

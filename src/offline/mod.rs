@@ -88,7 +88,7 @@ impl Error {
         matches!(found, store::Error::Locked { .. })
     }
 
-    fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { verb, path, source }
     }

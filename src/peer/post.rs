@@ -24,6 +24,8 @@ enum Outcome {
     Taken,
     /// The peer surely did not hand the message to its raft.
     Refused(AskError),
+    /// The peer's raft cannot take the message now.
+    Busy,
     /// The peer may have got the message, but did not say so.
     Unknown(AskError),
     /// This member stops, or has forgotten the peer.
@@ -51,6 +53,12 @@ pub(super) async fn post(
             }
             Outcome::Refused(error) => (error, false),
             Outcome::Unknown(error) => (error, true),
+            Outcome::Busy => {
+                // Its connection and what is queued behind it are as good as before.
+                let Some(owner) = owner.upgrade() else { return };
+                owner.unsent(message, false);
+                continue;
+            }
             Outcome::Stopped => return,
         };
         failures += 1;
@@ -125,7 +133,10 @@ async fn post_one(
     if status == StatusCode::GONE {
         owner.removed();
     }
-    Outcome::Refused(AskError::Status(status))
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => Outcome::Busy,
+        _ => Outcome::Refused(AskError::Status(status)),
+    }
 }
 
 /// Asks who is at the other end, since a member of etcd would believe what is posted to it.

@@ -24,27 +24,6 @@ pub(super) fn give_back() {
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// How many of the `held` bytes of the process's own resident memory are free in the allocator. It
-/// locks each arena in turn and visits all free pieces.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "mallinfo is a C function")]
-pub(super) fn spare_bytes(held: usize) -> usize {
-    // `mallinfo2`, whose numbers do not wrap, is younger than some systems that are in use.
-    // SAFETY: it takes the allocator's locks itself, and only reads.
-    let info = unsafe { libc::mallinfo() };
-    let used = info.uordblks.cast_unsigned().wrapping_add(info.hblkhd.cast_unsigned());
-    spare(held, used)
-}
-
-/// `used` is what the allocator has given out, modulo 4 GiB. Pages that were given out and never
-/// written are not held, so it may be more than `held`: that difference seems to be nearly 4 GiB.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn spare(held: usize, used: u32) -> usize {
-    #[expect(clippy::cast_possible_truncation, reason = "modulo 4 GiB")]
-    let spare = (held as u32).wrapping_sub(used) as usize;
-    if spare < 3 << 30 { spare.min(held) } else { 0 }
-}
-
 /// Bytes of the process's own resident memory, free memory of the allocator included; 0 if the
 /// system does not say.
 pub(super) fn held_bytes() -> usize {
@@ -59,32 +38,6 @@ pub(super) fn held_bytes() -> usize {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn give_back() {}
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(super) fn spare_bytes(_: usize) -> usize {
-    0
-}
-
 /// Other allocators have no fast bins.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn set_up() {}
-
-#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_allocator_has_given_out_wraps() {
-        let gib = 1_usize << 30;
-        for (held, used, expected) in [
-            (gib, gib / 4, gib * 3 / 4),
-            (gib, gib * 3 / 2, 0),
-            (6 * gib, 5 * gib, gib),
-            (5 * gib, 7 * gib / 2, gib * 3 / 2),
-            (5 * gib, 5 * gib + 1, 0),
-        ] {
-            #[expect(clippy::cast_possible_truncation, reason = "modulo 4 GiB")]
-            let wrapped = used as u32;
-            assert_eq!(spare(held, wrapped), expected, "{held} {used}");
-        }
-    }
-}

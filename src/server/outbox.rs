@@ -119,24 +119,15 @@ impl Outbox {
     pub(super) async fn look_after(self: Arc<Self>, supervisor: Supervisor) -> Infallible {
         let mut floods = Floods::default();
         let mut given_back = clock::instant();
-        let mut asked = given_back;
         loop {
             tokio::time::sleep(limits::UNSENT_LOOK_INTERVAL).await;
             self.look();
             let held = malloc::held_bytes();
             // glibc's allocator keeps what is freed piece by piece until it is told to give it
             // back.
-            let may_have = self.may_have_free_memory(&mut floods, held);
-            let is_to_ask = held > limits::GIVE_BACK_SPARE_BYTES_MIN
-                && asked.elapsed() > limits::GIVE_BACK_SPARE_INTERVAL;
-            let mut spare = 0;
-            if is_to_ask && !may_have {
-                asked = clock::instant();
-                let ask = move || malloc::spare_bytes(held);
-                spare = supervisor.blocking("spare-memory", ask).await.unwrap_or(0);
-            }
-            let has_much = spare > limits::GIVE_BACK_SPARE_BYTES_MIN && spare > held / 4;
-            if (may_have || has_much) && given_back.elapsed() > limits::GIVE_BACK_INTERVAL {
+            if self.may_have_free_memory(&mut floods, held)
+                && given_back.elapsed() > limits::GIVE_BACK_INTERVAL
+            {
                 self.blocked_connection_ended.store(false, Ordering::Relaxed);
                 // The member is ending if there is no outcome.
                 let _ = supervisor.blocking("give-back", malloc::give_back).await;

@@ -19,6 +19,8 @@ use super::Error;
 use crate::files;
 
 const LOCK_FILE: &str = "rusd.lock";
+/// How often the lock file is opened again because another process has removed it meanwhile.
+const LOCK_ROUNDS_MAX: u32 = 1000;
 const CURRENT_FILE: &str = "CURRENT";
 
 /// Network file systems, by the number that statfs gives.
@@ -54,11 +56,13 @@ fn lock_any(data_dir: &Path) -> Result<DirLock, Error> {
     let path = data_dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut rounds = 0..LOCK_ROUNDS_MAX;
     let mut file = loop {
         let file = files::open_with(&options, &path).map_err(Error::io(&path))?;
         if take(&file, &path)? {
             break file;
         }
+        rounds.next().ok_or_else(|| unstable(&path))?;
     };
     // The process id only makes the error of a second process more helpful, so failing to write it
     // is no error.
@@ -72,7 +76,7 @@ fn lock_any(data_dir: &Path) -> Result<DirLock, Error> {
 pub fn lock_at_rest(data_dir: &Path) -> Result<Option<DirLock>, Error> {
     refuse_foreign(data_dir)?;
     let path = data_dir.join(LOCK_FILE);
-    loop {
+    for _ in 0..LOCK_ROUNDS_MAX {
         let file = match files::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -82,6 +86,13 @@ pub fn lock_at_rest(data_dir: &Path) -> Result<Option<DirLock>, Error> {
             return Ok(Some(DirLock { _file: file }));
         }
     }
+    Err(unstable(&path))
+}
+
+/// On some file systems a file is another one at each look, as far as its numbers tell.
+fn unstable(path: &Path) -> Error {
+    let source = io::Error::other("the name stands for another file each time");
+    Error::Io { file: path.to_path_buf(), source }
 }
 
 /// Locks the file. Returns false if it is no longer the one of this name: a restore that failed

@@ -13,7 +13,7 @@ mod write;
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -135,7 +135,13 @@ fn allocate(file: &Path) -> Result<(), Error> {
         options.write(true).create(true).truncate(false).mode(0o600);
         let file = files::open_with(&options, file)?;
         // Some file systems end with EINTR when a signal is pending.
-        Ok(retry_on_intr(|| fallocate(&file, FallocateFlags::KEEP_SIZE, 0, LOCK_BYTES))?)
+        let reserved = retry_on_intr(|| fallocate(&file, FallocateFlags::KEEP_SIZE, 0, LOCK_BYTES));
+        // XFS on a full disk refuses to reserve what is there already.
+        let is_there = || file.metadata().is_ok_and(|found| found.blocks() * 512 >= LOCK_BYTES);
+        match reserved {
+            Err(_) if is_there() => Ok(()),
+            reserved => Ok(reserved?),
+        }
     };
     match allocate() {
         Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {

@@ -145,7 +145,7 @@ fn now(context: &Context) -> u64 {
 
 /// `cert show`.
 pub(super) async fn show(mut context: Context) -> Outcome {
-    let config = context.config().await?;
+    let config = context.config_as_given().await?;
     let is_data = is_data(&context.display)?;
     if context.args.is_empty() {
         return Err(Failure::arguments("cert show requires a file or an endpoint"));
@@ -276,7 +276,7 @@ async fn look(endpoint: &str, config: &Config) -> Result<(String, Shown), Failur
 
 /// `cert check`.
 pub(super) async fn check(mut context: Context) -> Outcome {
-    let config = context.config().await?;
+    let config = context.config_as_given().await?;
     let is_data = is_data(&context.display)?;
     let Checked { subject, findings, warnings } = match context.args.len() {
         0 => of_files(&context, &config)?,

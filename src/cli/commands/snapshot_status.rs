@@ -20,17 +20,19 @@ pub(super) fn run(context: &Context) -> Outcome {
         return Err(Failure::arguments("snapshot status requires exactly one argument"));
     }
     // As in etcdutl, a missing file is told before a format that does not exist.
-    let archive = patiently(context, || Archive::open(context.path(0), "stat"))?;
+    let path = context.path(0);
+    std::fs::metadata(path).map_err(Error::io("stat", path)).map_err(Failure::error)?;
     let display = context.display_of_flags()?;
-    if context.program == Program::Rusd {
-        check_end(&archive)?;
-    }
+    let archive = patiently(context, || Archive::open(path, "stat"))?;
     archive.check().map_err(|error| {
         Failure::error(match error {
             bbolt::Error::NotBbolt(_) => "invalid database".to_owned(),
             other => format!("snapshot file integrity check failed. 1 errors found.\n{other}"),
         })
     })?;
+    if context.program == Program::Rusd {
+        check_end(&archive)?;
+    }
     display.file_status(&read(&archive).map_err(Failure::error)?)
 }
 

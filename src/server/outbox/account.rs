@@ -28,6 +28,8 @@ pub(in crate::server) struct Account {
     small_bytes: AtomicUsize,
     /// The part of `unsent_bytes` that answers hold until their ends.
     held_bytes: AtomicUsize,
+    /// The part of `unsent_bytes` that will be sent: the messages themselves.
+    message_bytes: AtomicUsize,
     /// Costs of the answers that are larger than `CONNECTION_UNSENT_BYTES_MIN`, and the largest of
     /// them.
     large: Mutex<Vec<usize>>,
@@ -50,8 +52,8 @@ pub(in crate::server) struct Account {
     /// The two counts of bytes taken as they were at the last look.
     seen_bytes: AtomicUsize,
     seen_answer_bytes: AtomicUsize,
-    /// What was unsent at the last look.
-    seen_unsent_bytes: AtomicUsize,
+    /// The messages that were unsent at the last look.
+    seen_message_bytes: AtomicUsize,
     /// Consecutive looks at which too few bytes more had been taken.
     idle_looks: AtomicU32,
     /// The client's address, for the log.
@@ -76,6 +78,7 @@ impl Account {
             unsent_bytes: AtomicUsize::new(0),
             small_bytes: AtomicUsize::new(0),
             held_bytes: AtomicUsize::new(0),
+            message_bytes: AtomicUsize::new(0),
             large: Mutex::default(),
             largest_bytes: AtomicUsize::new(0),
             taken_bytes: AtomicUsize::new(0),
@@ -91,7 +94,7 @@ impl Account {
             outbox,
             seen_bytes: AtomicUsize::new(0),
             seen_answer_bytes: AtomicUsize::new(0),
-            seen_unsent_bytes: AtomicUsize::new(0),
+            seen_message_bytes: AtomicUsize::new(0),
             idle_looks: AtomicU32::new(0),
             remote,
         }
@@ -120,8 +123,9 @@ impl Account {
     /// Whether streams of this kind have to wait with their next message. What answers hold until
     /// their ends does not make them wait: it would never become less.
     fn holds_back_stream(&self, kind: AnswerSize) -> bool {
-        let held = self.held_bytes.load(Ordering::SeqCst);
-        let bytes = self.unsent_bytes().saturating_sub(held);
+        // In this order: what is held later must not count as unsent, or nobody would wake the stream.
+        let unsent = self.unsent_bytes();
+        let bytes = unsent.saturating_sub(self.held_bytes.load(Ordering::SeqCst));
         self.exceeds_beside_largest(bytes) && !self.has_room_for(kind)
     }
 
@@ -166,9 +170,11 @@ impl Account {
         let waits = unsent > 0 || is_blocked;
         let part = unsent / limits::UNSENT_PROGRESS_PARTS;
         let least = limits::UNSENT_PROGRESS_BYTES.max(if calls_wait { part } else { 0 });
-        // A client with small answers takes few bytes, but all of them.
-        let before = self.seen_unsent_bytes.swap(unsent, Ordering::Relaxed);
-        let took_all = !is_blocked && taken > 0 && taken >= before / limits::SMALL_ANSWER_PARTS;
+        // A client with small answers takes few bytes, but all of them: much of what an answer
+        // counts is not sent.
+        let messages = self.message_bytes.load(Ordering::SeqCst);
+        let before = self.seen_message_bytes.swap(messages, Ordering::Relaxed);
+        let took_all = !is_blocked && taken > 0 && taken >= before;
         if !waits || took_all || taken >= least {
             self.idle_looks.store(0, Ordering::Relaxed);
         } else {
@@ -283,6 +289,7 @@ impl Account {
             AnswerSize::Small => limits::SMALL_UNSENT_ANSWER_BYTES,
         };
         let cost = bytes + beside;
+        self.message_bytes.fetch_add(bytes, Ordering::SeqCst);
         if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
             let mut large = self.large.lock();
             large.push(cost);
@@ -293,7 +300,7 @@ impl Account {
             self.small_bytes.fetch_add(cost, Ordering::SeqCst);
         }
         self.outbox.answers.add(cost);
-        Charge { cost, kind, account: Arc::clone(self) }
+        Charge { message: bytes, cost, kind, account: Arc::clone(self) }
     }
 
     /// As [`Self::charge`], until the last of these parts is dropped.
@@ -319,7 +326,8 @@ impl Account {
         Held { bytes, account: Arc::clone(self) }
     }
 
-    fn discharge(&self, kind: AnswerSize, cost: usize) {
+    fn discharge(&self, kind: AnswerSize, message: usize, cost: usize) {
+        self.message_bytes.fetch_sub(message, Ordering::SeqCst);
         self.unsent_bytes.fetch_sub(cost, Ordering::SeqCst);
         if kind == AnswerSize::Small {
             self.small_bytes.fetch_sub(cost, Ordering::SeqCst);
@@ -437,6 +445,7 @@ impl Drop for WaitingCall<'_> {
 
 /// What an answer's bytes count, which is taken off the account when this is dropped.
 struct Charge {
+    message: usize,
     cost: usize,
     kind: AnswerSize,
     account: Arc<Account>,
@@ -457,7 +466,7 @@ impl<C> AsRef<[u8]> for Unsent<C> {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.discharge(self.kind, self.cost);
+        self.account.discharge(self.kind, self.message, self.cost);
     }
 }
 

@@ -114,7 +114,7 @@ fn a_waiting_call_is_woken_by_whichever_answer_makes_room() {
             });
             start.wait();
             let entered = runtime.block_on(async {
-                tokio::time::timeout(Duration::from_secs(5), account.enter(AnswerSize::Any)).await
+                tokio::time::timeout(Duration::from_secs(60), account.enter(AnswerSize::Any)).await
             });
             assert_eq!(entered, Ok(true), "round {round}");
             drop(adding.join());
