@@ -172,9 +172,10 @@ async fn post_to(peer: Other) -> (Vec<u64>, Vec<(u64, bool)>, usize) {
 
 #[tokio::test]
 async fn what_cannot_be_posted_is_reported_and_what_may_have_come_is_told_apart() {
-    let (taken, refused, gone, silent, away, stranger) = tokio::join!(
+    let (taken, full, refused, gone, silent, away, stranger) = tokio::join!(
         post_to(Other::Answers(204)),
         post_to(Other::Answers(503)),
+        post_to(Other::Answers(500)),
         post_to(Other::Answers(410)),
         post_to(Other::Hangs),
         post_to(Other::Away),
@@ -182,6 +183,8 @@ async fn what_cannot_be_posted_is_reported_and_what_may_have_come_is_told_apart(
     );
     assert_eq!(taken, (vec![0, 1, 2, 3], vec![], 0));
     let all = vec![(0, false), (1, false), (2, false), (3, false)];
+    // Who is there and has no room is asked for each of them.
+    assert_eq!(full, (vec![0, 1, 2, 3], all.clone(), 0));
     assert_eq!(refused, (vec![0, 3], all.clone(), 0));
     assert_eq!(gone, (vec![0, 3], all.clone(), 2));
     assert_eq!(silent, (vec![0, 3], vec![(0, true), (1, false), (2, false), (3, true)], 0));
