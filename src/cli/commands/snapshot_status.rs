@@ -20,13 +20,13 @@ pub(super) fn run(context: &Context) -> Outcome {
         return Err(Failure::arguments("snapshot status requires exactly one argument"));
     }
     let path = context.path(0);
-    let display = context.display_of_flags().or_else(|wrong| match std::fs::metadata(path) {
+    let display = context.display_of_flags().map_err(|wrong| match std::fs::metadata(path) {
         // As in etcdutl, a missing file is told before a format that does not exist. This path
         // stands for a store of ours that has no such file.
         Err(error) if !path.ends_with("member/snap/db") => {
-            Err(Failure::error(Error::io("stat", path)(error)))
+            Failure::error(Error::io("stat", path)(error))
         }
-        _ => Err(wrong),
+        _ => wrong,
     })?;
     let archive = patiently(context, || Archive::open(path, "stat"))?;
     archive.check().map_err(|error| {
