@@ -1,6 +1,6 @@
 //! Files that get their final names together, once all of them are written.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ pub(super) fn place(drafts: &[Draft], replaces: bool) -> Result<(), Error> {
     }
     for draft in drafts {
         let dir = files::parent(&draft.path);
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))?;
+        files::sync_dir(dir).map_err(failed(dir))?;
     }
     placed.0.clear();
     Ok(())

@@ -34,9 +34,23 @@ pub fn identity(found: &Metadata) -> (u64, u64) {
 }
 
 /// The directory that holds the last name of a path: the working directory for a name alone, of
-/// which `Path::parent` gives an empty path that nothing can open.
+/// which `Path::parent` gives an empty path that nothing can open. A root holds itself.
 pub fn parent(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Path::new("."),
+        Some(dir) => dir,
+        None => path,
+    }
+}
+
+/// Makes durable which names were created, renamed or removed in a directory.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Whether a disk or a quota has no room left.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// An error if `path` exists and is not a regular file: for files that a library opens. A missing
@@ -78,6 +92,13 @@ fn regular(found: FileType) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_path_has_a_directory_that_can_be_opened() {
+        for (path, dir) in [("a", "."), ("a/b", "a"), ("./a", "."), ("/a", "/"), ("/", "/")] {
+            assert_eq!(parent(Path::new(path)), Path::new(dir), "{path}");
+        }
+    }
 
     #[test]
     fn only_regular_files_are_opened_and_small_ones_are_read_whole() {

@@ -206,5 +206,5 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
 }
 
 pub(super) fn sync(dir: &Path) -> Result<(), Error> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", dir))
+    files::sync_dir(dir).map_err(Error::io("sync", dir))
 }

@@ -5,7 +5,7 @@
 //! it names, whatever its flags say about a first start. The damaged files are moved aside and
 //! kept.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -121,8 +121,7 @@ pub fn put_aside(
         }
         let to = free_name(&dir, &format!("damaged-{id:x}"));
         fs::rename(&dir, &to).map_err(Error::io("rename", &dir))?;
-        let parent = files::parent(&dir);
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", parent))?;
+        place::sync(files::parent(&dir))?;
         moved.push((dir, to));
     }
     Ok(moved)

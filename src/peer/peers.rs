@@ -226,7 +226,7 @@ impl Peers {
         readers.push(self.supervisor.task_on(&self.runtime, "peer-probe", prober));
     }
 
-    /// Hands a message from a stream of `from` to raft, unless it names another sender or proposes
+    /// Hands a message of `from` to raft, unless it names another sender or proposes
     /// an entry that no member could apply. Returns false if raft could not take it: it may be sent
     /// again.
     pub(super) fn receive(&self, from: u64, message: Message) -> bool {

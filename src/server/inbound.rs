@@ -250,7 +250,7 @@ impl Inbound {
                 return to;
             }
             let parts = 1 + (head.length / limits::BYTES_PER_EXTRA_FRAME) as u32;
-            // h2 looks at each open stream for a change of their windows' size.
+            // A change of the windows' size makes h2 visit each open stream, so it is a turn's work.
             let is_costly = head.kind == SETTINGS && head.length > 0;
             self.turn = if is_costly { 0 } else { self.turn.saturating_sub(parts) };
             if head.kind == DATA && head.length == 0 && head.flags == 0 {

@@ -51,7 +51,7 @@ pub(super) async fn check_new(
         // not know this member may be the stray one itself, and is no reason to refuse.
         if config.started_as == StartedAs::Rusd
             && told.cluster_id != cluster_id
-            && let Some(why) = is_awaited(&told, &own, cluster_id)
+            && let Some(why) = why_not_to_found(&told, &own, cluster_id)
         {
             return Err(why);
         }
@@ -60,7 +60,7 @@ pub(super) async fn check_new(
 }
 
 /// Why this member cannot found a cluster: another one has it as a member, by its URLs.
-fn is_awaited(told: &ClusterAnswer, own: &[String], cluster_id: u64) -> Option<String> {
+fn why_not_to_found(told: &ClusterAnswer, own: &[String], cluster_id: u64) -> Option<String> {
     let sorted = |urls: &[String]| {
         let mut urls = urls.to_vec();
         urls.sort();

@@ -328,7 +328,7 @@ impl Refusal {
 /// Whose a path is, or the nearest directory above it that can be seen, and who this process is.
 fn whose(path: &Path) -> String {
     let (mut at, mut metadata) = (path, fs::symlink_metadata(path));
-    while metadata.is_err() && files::parent(at) != at && at.parent().is_some() {
+    while metadata.is_err() && files::parent(at) != at {
         let parent = files::parent(at);
         (at, metadata) = (parent, fs::symlink_metadata(parent));
     }

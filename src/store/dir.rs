@@ -56,14 +56,7 @@ fn lock_any(data_dir: &Path) -> Result<DirLock, Error> {
     let path = data_dir.join(LOCK_FILE);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut rounds = 0..LOCK_ROUNDS_MAX;
-    let mut file = loop {
-        let file = files::open_with(&options, &path).map_err(Error::io(&path))?;
-        if take(&file, &path)? {
-            break file;
-        }
-        rounds.next().ok_or_else(|| unstable(&path))?;
-    };
+    let mut file = locked(&path, &options)?;
     // The process id only makes the error of a second process more helpful, so failing to write it
     // is no error.
     let written = file.set_len(0).and_then(|()| file.rewind());
@@ -76,23 +69,24 @@ fn lock_any(data_dir: &Path) -> Result<DirLock, Error> {
 pub fn lock_at_rest(data_dir: &Path) -> Result<Option<DirLock>, Error> {
     refuse_foreign(data_dir)?;
     let path = data_dir.join(LOCK_FILE);
-    for _ in 0..LOCK_ROUNDS_MAX {
-        let file = match files::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Io { file: path, source }),
-        };
-        if take(&file, &path)? {
-            return Ok(Some(DirLock { _file: file }));
-        }
+    match locked(&path, OpenOptions::new().read(true)) {
+        Ok(file) => Ok(Some(DirLock { _file: file })),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
-    Err(unstable(&path))
 }
 
-/// On some file systems a file is another one at each look, as far as its numbers tell.
-fn unstable(path: &Path) -> Error {
+/// Opens and locks the lock file, until the one that is locked is the one that others find.
+fn locked(path: &Path, options: &OpenOptions) -> Result<File, Error> {
+    for _ in 0..LOCK_ROUNDS_MAX {
+        let file = files::open_with(options, path).map_err(Error::io(path))?;
+        if take(&file, path)? {
+            return Ok(file);
+        }
+    }
+    // On some file systems a file is another one at each look, as far as its numbers tell.
     let source = io::Error::other("the name stands for another file each time");
-    Error::Io { file: path.to_path_buf(), source }
+    Err(Error::Io { file: path.to_path_buf(), source })
 }
 
 /// Locks the file. Returns false if it is no longer the one of this name: a restore that failed
@@ -157,7 +151,7 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), Error> {
 
 /// Makes durable which names were created, renamed or removed in `dir`.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io(dir))
+    files::sync_dir(dir).map_err(Error::io(dir))
 }
 
 /// Replaces a small file durably and atomically: after a crash it has the old contents or the new

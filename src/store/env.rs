@@ -12,7 +12,6 @@ mod seek;
 mod write;
 
 use std::fs::OpenOptions;
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -130,29 +129,21 @@ impl Env {
 /// reserves none is borne. Must come before LMDB opens the file: closing any other descriptor of it
 /// later would release LMDB's POSIX lock.
 fn allocate(file: &Path) -> Result<(), Error> {
-    let allocate = || -> std::io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let file = files::open_with(&options, file)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let allocated = files::open_with(&options, file).and_then(|file| {
         // Some file systems end with EINTR when a signal is pending.
         let reserved = retry_on_intr(|| fallocate(&file, FallocateFlags::KEEP_SIZE, 0, LOCK_BYTES));
         // XFS on a full disk refuses to reserve what is there already.
         let is_there = || file.metadata().is_ok_and(|found| found.blocks() * 512 >= LOCK_BYTES);
-        match reserved {
-            Err(_) if is_there() => Ok(()),
-            reserved => Ok(reserved?),
-        }
-    };
-    match allocate() {
-        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-            Err(Error::io(file)(error))
-        }
-        Err(error) => {
-            tracing::warn!(file = %file.display(), %error, "space could not be reserved");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
+        if reserved.is_ok() || is_there() { Ok(()) } else { Ok(reserved?) }
+    });
+    let Err(error) = allocated else { return Ok(()) };
+    if files::is_full(&error) {
+        return Err(Error::io(file)(error));
     }
+    tracing::warn!(file = %file.display(), %error, "space could not be reserved");
+    Ok(())
 }
 
 /// Opens or creates all tables in one transaction, so that an environment has all of them or none.

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::apply::NewerCluster;
+use crate::files;
 use crate::members::Malformed;
 use crate::store::{self, Bucket};
 use crate::{auth, bbolt, mvcc, raft};
@@ -63,13 +64,13 @@ pub enum InstallError {
 impl InstallError {
     /// Whether the cause is a full disk.
     pub(super) fn is_full(&self) -> bool {
-        let kind = match self {
-            Self::Store(store::Error::NoSpace { .. }) => return true,
-            Self::Store(store::Error::Io { source, .. }) => source.kind(),
-            Self::Io(error) => error.kind(),
-            _ => return false,
-        };
-        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        match self {
+            Self::Store(store::Error::NoSpace { .. }) => true,
+            Self::Store(store::Error::Io { source: error, .. }) | Self::Io(error) => {
+                files::is_full(error)
+            }
+            _ => false,
+        }
     }
 }
 

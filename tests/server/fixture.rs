@@ -157,6 +157,13 @@ impl Member {
         panic!("no {text}:\n{}", self.log());
     }
 
+    /// Asks it to end in order, and waits for that.
+    pub fn stop(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.wait()
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         for _ in 0..PATIENCE.as_millis() / 20 {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-
 use super::fixture::{Member, PATIENCE};
 
 /// Starts a command as rusd.
@@ -79,9 +77,7 @@ fn commands_wait_for_a_member_that_is_about_to_stop() {
         .collect();
     // None of them ends as long as the member is there.
     std::thread::sleep(Duration::from_secs(1));
-    let pid = Pid::from_child(&member.child);
-    kill_process(pid, Signal::TERM).unwrap();
-    member.wait();
+    member.stop();
     for (what, child) in waiting {
         let (code, said) = end(child, &what);
         assert_eq!(code, 0, "{what}: {said}");

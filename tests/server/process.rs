@@ -77,8 +77,7 @@ fn etcd_would_refuse_a_directory_of_ours() {
 #[test]
 fn a_store_of_a_later_release_is_refused() {
     let mut member = Member::start();
-    kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
-    member.wait();
+    member.stop();
     let migrate = |target: &str| {
         let mut migrate = crate::child::command(crate::child::RUSD);
         migrate.args(["migrate", "--force", "--target-version", target, "--data-dir"]);
@@ -93,8 +92,7 @@ fn a_store_of_a_later_release_is_refused() {
     migrate("3.8");
     let mut taken = Member::spawn(&member.data(), &member.log.with_extension("taken"));
     taken.wait_ready();
-    kill_process(Pid::from_child(&taken.child), Signal::TERM).unwrap();
-    taken.wait();
+    taken.stop();
     let said = migrate("3.7");
     assert!(said.contains("storage version up-to-date"), "{said}");
 }
@@ -138,8 +136,7 @@ fn a_file_stands_for_the_flags_and_the_log_may_live_elsewhere() {
         |more: &str| Member::spawn_from_file(&path("yaml"), &path("data"), more, &path("log"));
     let mut member = start(&wal);
     member.wait_ready();
-    kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
-    member.wait();
+    member.stop();
     assert!(path("wal").join("0000000000000000-0000000000000000.wal").exists());
     assert!(!path("data").join("member/wal").exists());
     start(&wal).wait_ready();
@@ -164,8 +161,7 @@ fn a_log_without_its_store_is_refused() {
 #[test]
 fn a_member_that_ends_before_it_serves_says_that_it_did() {
     let mut member = Member::start();
-    kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
-    member.wait();
+    member.stop();
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
     let options = log::Options { fill_ahead: false, ..log::Options::default() };
     let (mut writer, _, recovered) =

@@ -93,12 +93,7 @@ fn what_is_no_regular_file_is_named_and_holds_nobody_up() {
     let mut member = Member::start();
     let data = member.data();
     // A clean stop leaves a checkpoint of the index, too.
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&member.child),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
-    member.wait();
+    member.stop();
     let mut paths = Vec::new();
     files(&data, &mut paths);
     for path in MORE.map(|path| data.join(path)) {

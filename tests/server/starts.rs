@@ -54,22 +54,12 @@ fn directories_may_be_names_alone() {
     let [client, peer] = [free_address(), free_address()].map(|at| format!("http://{at}"));
     for _ in 0..2 {
         let mut command = member::serve();
-        let log = fs::File::create(place.path("log")).unwrap();
-        command.current_dir(place.root.path()).args(member::flags(
-            "m",
-            Path::new("data"),
-            &client,
-            &peer,
-        ));
+        let log = place.path("log");
+        command.current_dir(place.root.path());
+        command.args(member::flags("m", Path::new("data"), &client, &peer));
         command.args(member::alone("m", &peer)).args(["--wal-dir", "log-of-m"]);
-        let _process = Process::start(&mut command, log);
-        let address = client.trim_start_matches("http://");
-        let begun = std::time::Instant::now();
-        while !is_healthy(address) {
-            let said = fs::read_to_string(place.path("log")).unwrap();
-            assert!(!said.contains("fatal") && begun.elapsed().as_secs() < 60, "{said}");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        let mut process = Process::start(&mut command, fs::File::create(&log).unwrap());
+        ready(client.trim_start_matches("http://"), &mut process, &log);
         assert!(place.path("log-of-m").is_dir());
     }
 }
@@ -219,12 +209,7 @@ fn a_refused_directory_is_named_with_what_to_do() {
 fn damage_is_told_with_the_way_out() {
     let mut member = Member::start();
     let data = member.data();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&member.child),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
-    member.wait();
+    member.stop();
     fs::remove_dir_all(data.join("member/wal")).unwrap();
     let said = last(&mut Member::spawn(&data, &data.with_extension("again")));
     assert_told(&said, "the log of data directory", "was started with --wal-dir before");
@@ -232,12 +217,7 @@ fn damage_is_told_with_the_way_out() {
     // The other way round: the log is found, and the store is not.
     let mut member = Member::start();
     let data = member.data();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&member.child),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
-    member.wait();
+    member.stop();
     let (log, wal) = (data.with_extension("again"), data.join("member/wal"));
     let none = data.with_extension("none");
     let wal = ["--wal-dir", wal.to_str().unwrap()];

@@ -19,7 +19,6 @@ use rusd::pb::{
     LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
     WatchCancelRequest, WatchCreateRequest, WatchRequest,
 };
-use rustix::process::{Pid, Signal, kill_process};
 use tonic::Request;
 
 use super::collector::{Collector, Seen, shown};
@@ -32,12 +31,6 @@ fn spawn(more: &[&str], address: &str, root: &Path) -> Member {
     let mut member = Member::spawn_with(&flags, &[], &root.join("data"), &root.join("log"));
     member.wait_ready();
     member
-}
-
-/// Ends a member in order, which sends the spans that are left.
-fn stop(member: &mut Member) {
-    kill_process(Pid::from_child(&member.child), Signal::TERM).unwrap();
-    member.wait();
 }
 
 /// A request within the trace of this id.
@@ -104,7 +97,7 @@ async fn calls_have_the_spans_that_they_have_in_etcd() {
     leases_and_watchers(&member).await;
     others(&member).await;
     let port = member.address.rsplit_once(':').unwrap().1.to_owned();
-    stop(&mut member);
+    member.stop();
 
     let traces = collector.traces();
     let of = |trace: u128| lines(&traces[&trace], &port);
@@ -359,7 +352,7 @@ async fn a_member_records_traces_of_its_own_at_the_rate_that_a_file_or_variables
     let put = PutRequest { key: "own".into(), ..Default::default() };
     member.kv().await.put(put.clone()).await.unwrap();
     member.kv().await.put(flagged(99, "00", put.clone())).await.unwrap();
-    stop(&mut member);
+    member.stop();
     let variables = [
         ("ETCD_ENABLE_DISTRIBUTED_TRACING", "true"),
         ("ETCD_DISTRIBUTED_TRACING_ADDRESS", collector.address.as_str()),
@@ -372,7 +365,7 @@ async fn a_member_records_traces_of_its_own_at_the_rate_that_a_file_or_variables
     let mut member = Member::spawn_with(&rate, &variables, &data, &log);
     member.wait_ready();
     member.kv().await.put(put).await.unwrap();
-    stop(&mut member);
+    member.stop();
 
     let traces = collector.traces();
     assert!(!traces.contains_key(&99));
@@ -422,7 +415,7 @@ async fn a_collector_that_does_not_answer_costs_spans_and_no_client_anything() {
     member.wait_log("failed to export traces");
     member.serves().await;
     // While a batch is on its way that will not be answered.
-    stop(&mut member);
+    member.stop();
     assert!(member.log().contains("closed etcd server"), "{}", member.log());
 }
 
@@ -435,7 +428,7 @@ async fn a_member_serves_without_its_collector_and_not_with_an_address_that_is_n
     member.wait_log("failed to export traces");
     member.wait_log("onnection refused");
     member.serves().await;
-    stop(&mut member);
+    member.stop();
 
     let flags = ["--enable-distributed-tracing", "--distributed-tracing-address=%zz"];
     let (mut refused, _root, _) = Member::spawn_bare(&flags);

@@ -13,6 +13,12 @@ use crate::node::StartError;
 use crate::offline::Error;
 use crate::store;
 
+const NO_HASH: &str = "the file has no SHA-256 at its end: it was cut short, or it is no file of \
+                       'snapshot save'. Take another backup; --skip-hash-check is only for a file \
+                       that was copied out of a data directory";
+const WRONG_HASH: &str = "the file is damaged: its contents are not those of which it has the \
+                          SHA-256 at its end. Take another backup";
+
 /// Interval at which a directory's lock is tried again.
 pub(super) const LOCK_RETRY: Duration = Duration::from_millis(100);
 
@@ -60,17 +66,8 @@ fn plainly(error: &Error) -> String {
         {
             data_dir::forbidden(file)
         }
-        Error::NoHash => {
-            "the file has no SHA-256 at its end: it was cut short, or it is no file of \
-                          'snapshot save'. Take another backup; --skip-hash-check is only for a \
-                          file that was copied out of a data directory"
-                .to_owned()
-        }
-        Error::Hash { .. } => {
-            "the file is damaged: its contents are not those of which it has the \
-                               SHA-256 at its end. Take another backup"
-                .to_owned()
-        }
+        Error::NoHash => NO_HASH.to_owned(),
+        Error::Hash { .. } => WRONG_HASH.to_owned(),
         error => error.to_string(),
     }
 }

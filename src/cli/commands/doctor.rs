@@ -39,8 +39,7 @@ pub(super) async fn run(mut context: Context) -> Outcome {
             "doctor takes no arguments; members go with --endpoints, a directory with --data-dir";
         return Err(Failure::new(Exit::Usage, text));
     }
-    let mut config = context.config_as_given().await?;
-    config.tls.validate().map_err(|text| Failure::bytes(Exit::BadArguments, text))?;
+    let mut config = context.config().await?;
     let format = context.display.format;
     if !matches!(format, Format::Simple | Format::Json) && !format.is_records() {
         let text = "doctor prints as simple, json, yaml or jsonl only";

@@ -197,7 +197,7 @@ fn cannot(what: &[&[u8]], call: &[&[u8]], error: &io::Error) -> Vec<u8> {
 
 /// Syncs the directory of `path`, so that the file's name survives a power cut.
 fn sync_dir_of(path: &Path) -> io::Result<()> {
-    File::open(files::parent(path))?.sync_all()
+    files::sync_dir(files::parent(path))
 }
 
 /// A snapshot file that is being written.

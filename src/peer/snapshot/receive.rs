@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::arriving::Arriving;
 use super::{DIGEST, IncomingSnapshot, Snapshots};
+use crate::files;
 use crate::limits;
 use crate::peer::digest::DIGEST_BYTES;
 use crate::peer::peers::Peers;
@@ -165,11 +166,9 @@ fn why_not_saved(error: &io::Error, arrived: Result<(), &'static str>) -> Refusa
         Err(why) if is_cut => why.to_owned(),
         _ => format!("the snapshot could not be saved: {error}"),
     };
-    let status = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StatusCode::INSUFFICIENT_STORAGE
-        }
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    let status = match files::is_full(error) {
+        true => StatusCode::INSUFFICIENT_STORAGE,
+        false => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, why)
 }

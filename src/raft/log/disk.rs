@@ -117,7 +117,7 @@ impl Disk for SystemDisk {
     }
 
     fn fsync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        files::sync_dir(dir)
     }
 
     fn space(&self, dir: &Path) -> io::Result<Space> {

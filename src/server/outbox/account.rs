@@ -284,11 +284,7 @@ impl Account {
     }
 
     fn charge_for(self: &Arc<Self>, kind: AnswerSize, bytes: usize) -> Charge {
-        let beside = match kind {
-            AnswerSize::Any => limits::UNSENT_ANSWER_BYTES,
-            AnswerSize::Small => limits::SMALL_UNSENT_ANSWER_BYTES,
-        };
-        let cost = bytes + beside;
+        let cost = kind.cost_of(bytes);
         self.message_bytes.fetch_add(bytes, Ordering::SeqCst);
         if cost > limits::CONNECTION_UNSENT_BYTES_MIN {
             let mut large = self.large.lock();
@@ -300,7 +296,7 @@ impl Account {
             self.small_bytes.fetch_add(cost, Ordering::SeqCst);
         }
         self.outbox.answers.add(cost);
-        Charge { message: bytes, cost, kind, account: Arc::clone(self) }
+        Charge { bytes, kind, account: Arc::clone(self) }
     }
 
     /// As [`Self::charge`], until the last of these parts is dropped.
@@ -326,8 +322,9 @@ impl Account {
         Held { bytes, account: Arc::clone(self) }
     }
 
-    fn discharge(&self, kind: AnswerSize, message: usize, cost: usize) {
-        self.message_bytes.fetch_sub(message, Ordering::SeqCst);
+    fn discharge(&self, kind: AnswerSize, bytes: usize) {
+        let cost = kind.cost_of(bytes);
+        self.message_bytes.fetch_sub(bytes, Ordering::SeqCst);
         self.unsent_bytes.fetch_sub(cost, Ordering::SeqCst);
         if kind == AnswerSize::Small {
             self.small_bytes.fetch_sub(cost, Ordering::SeqCst);
@@ -378,6 +375,15 @@ impl AnswerSize {
             _ => Self::Any,
         }
     }
+
+    /// What a message of so many bytes counts until it has left.
+    fn cost_of(self, bytes: usize) -> usize {
+        bytes
+            + match self {
+                Self::Any => limits::UNSENT_ANSWER_BYTES,
+                Self::Small => limits::SMALL_UNSENT_ANSWER_BYTES,
+            }
+    }
 }
 
 /// A request that no thread has begun with.
@@ -402,10 +408,11 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// The caller looks once more whether there is room, and then awaits what this returns.
+    /// Notes that somebody waits. The caller then looks once more whether there is room, and if
+    /// there is none awaits what this returns.
     fn enter(&self) -> Pin<Box<OwnedNotified>> {
         let mut woken = Box::pin(Arc::clone(&self.room).notified_owned());
-        // First: who takes the mark off wakes all that are enabled.
+        // Before the mark: who takes that off wakes all that are enabled by then.
         woken.as_mut().enable();
         self.is_awaited.store(true, Ordering::SeqCst);
         woken
@@ -443,10 +450,9 @@ impl Drop for WaitingCall<'_> {
     }
 }
 
-/// What an answer's bytes count, which is taken off the account when this is dropped.
+/// What an answer of so many bytes counts, which is taken off the account when this is dropped.
 struct Charge {
-    message: usize,
-    cost: usize,
+    bytes: usize,
     kind: AnswerSize,
     account: Arc<Account>,
 }
@@ -466,7 +472,7 @@ impl<C> AsRef<[u8]> for Unsent<C> {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.discharge(self.kind, self.message, self.cost);
+        self.account.discharge(self.kind, self.bytes);
     }
 }
 

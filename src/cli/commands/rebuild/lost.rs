@@ -146,24 +146,23 @@ fn serve_command(plan: &Rebuild, old: &Member, new_id: u64, members: &[Member]) 
 /// The client URLs of a member that an earlier attempt has removed, and with it what was known of
 /// them: its host is that of its peer URLs, scheme and port are most likely those of another member.
 fn likely_clients(plan: &Rebuild, members: &[Member]) -> String {
-    let parts = |url: &str| -> Option<(String, String, String)> {
-        let (scheme, rest) = url.split_once("://")?;
-        let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
-        Some((scheme.to_owned(), host.to_owned(), port.to_owned()))
-    };
     let host = plan.peer_urls.iter().find_map(|url| Some(parts(url)?.1));
     let mut others = members.iter().flat_map(|member| &member.client_ur_ls);
-    let other = others.find_map(|url| parts(url));
-    let (scheme, _, port) =
-        other.unwrap_or_else(|| ("http".to_owned(), String::new(), "2379".to_owned()));
-    format!("{scheme}://{}:{port}", host.as_deref().unwrap_or("127.0.0.1"))
+    let (scheme, _, port) = others.find_map(|url| parts(url)).unwrap_or(("http", "", "2379"));
+    format!("{scheme}://{}:{}", host.unwrap_or("127.0.0.1"), port.trim_end_matches('/'))
+}
+
+/// Scheme, host and port.
+fn parts(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (host, port) = rest.rsplit_once(':')?;
+    Some((scheme, host, port))
 }
 
 /// Where to listen for these URLs: a member listens at addresses, and is advertised by names, too.
 fn listening(urls: &str) -> String {
     let one = |url: &str| {
-        let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-        let Some((host, port)) = rest.rsplit_once(':') else { return url.to_owned() };
+        let Some((scheme, host, port)) = parts(url) else { return url.to_owned() };
         let address = host.trim_start_matches('[').trim_end_matches(']');
         let is_kept = scheme.starts_with("unix")
             || host == "localhost"
